@@ -8,6 +8,7 @@ __all__ = ['EXPRESSIONS', 'CODES', 'SYNONYMS', 'AU_NAMES', 'AUS', 'AU_COLUMNS', 
 
 # %% ../../nbs/data/00_expressions.ipynb #a6ff4eba
 import re
+from functools import lru_cache
 from ..files import FesganError, choose
 
 # %% ../../nbs/data/00_expressions.ipynb #d2956053
@@ -39,6 +40,7 @@ CODES["folder"] = {w:e for e,words in SYNONYMS.items() for w in [e, *words.split
 CODES["rendered"] = {e:e for e in EXPRESSIONS}
 
 # %% ../../nbs/data/00_expressions.ipynb #c9b2dc06
+@lru_cache(maxsize=4096)
 def to_expression(code, # the data set's own code, in any case: "AF", "fear", 3 ...
                   dataset:str="folder" # a key of `CODES`
                  ): # one of `EXPRESSIONS`, or None where the code is known but has no place among the seven

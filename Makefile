@@ -1,0 +1,35 @@
+# Two commands matter: `make study` and `make test`. Both set everything up first, in .venv.
+PYTHON ?= python3
+PROFILE ?= demo
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+export UV_LINK_MODE ?= copy
+
+.PHONY: study test setup sync clean-runs constraints
+study: setup ## train, evaluate, and write reports/$(PROFILE)
+	@$(BIN)/fesgan study --profile $(PROFILE)
+
+test: setup ## exports in sync, definitions, failure modes, whole runs, notebooks' outputs, style
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/check_exports.py
+	@cd nbs && PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_test --n_workers 2
+	@$(BIN)/ruff check fesgan tests
+	@$(BIN)/python -m pytest
+
+setup: .venv/.ready
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] < (3, 14)))' || { echo "fesgan needs Python 3.11 to 3.13; this is $$($(PYTHON) --version). Name another with make PYTHON=python3.12"; exit 1; }
+	@echo "Setting up .venv (once; some minutes on a slow line) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt -e '.[dev]'
+	@touch $@
+
+sync: setup ## notebooks -> package and README
+	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_export && PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean && $(BIN)/python tests/check_exports.py --write
+
+clean-runs: ## forget every run of PROFILE; the published reports stay
+	rm -rf reports/runs/$(PROFILE)
+
+constraints: ## newest versions that resolve together; torch floats, so that your driver's build can be used
+	$(BIN)/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  | grep -vE '^(torch|torchvision|triton)==|^(nvidia|cuda)-' > constraints.txt

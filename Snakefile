@@ -1,0 +1,132 @@
+"""The study as a graph: each node is a notebook, run by papermill with its parameters.
+
+    fesgan study --profile demo             # or, the same:
+    snakemake --configfile profiles/demo.yaml --cores 2
+
+`reports/runs/<profile>/` (git-ignored) holds what the study works on and produces; the last node publishes the
+tables, figures, pages and small results into `reports/<profile>/`. Snakemake decides what is out of date.
+"""
+import os, json, shlex
+import pandas as pd
+from snakemake.utils import Paramspace
+
+if not config: raise WorkflowError("Name a profile of the study: snakemake --configfile profiles/demo.yaml --cores 2")
+
+NB = "nbs/study"
+NAME = config["name"]
+WORK = config.get("work", "reports/runs") + f"/{NAME}"            # everything, git-ignored
+OUT = config.get("out", "reports") + f"/{NAME}"                   # what is published
+SEEDS = config["seeds"]
+os.environ.setdefault("FESGAN_HEADLESS", "1")
+
+
+# Which runs there are: run id -> the system, what is changed in it, steps and seed; below WORK/<group>/.
+RUNS = {f"trained/{name}/seed{s}": {**config["train"], **fields, "seed": s} for name, fields in config["variants"].items() for s in SEEDS}
+if config.get("sweep"):                                           # a csv: one column a field of a system, one row a run
+    space = Paramspace(pd.read_csv(config["sweep"], dtype=str))
+    RUNS |= {f"sweep/{pattern}": {**config["train"], **row} for pattern, row in zip(space.instance_patterns, space.to_dict("records"))}
+SHIPPED = {f"shipped/{name}/seed0": name for name in config.get("shipped", [])}
+
+def members(group): return [r for r in [*RUNS, *SHIPPED] if r.startswith(group + "/")]
+
+# Which notebook is run for which group: an ablation needs both of its sides there.
+GROUPS = {g: said for g, said in config["groups"].items() if members(g)}
+def present(group): return {r.split("/")[1] for r in members(group)}
+def pairs(notebook, group): return [p for p in config["ablations"].get(notebook, []) if set(p) <= present(group)]
+VIEWS = {"trained": config["views"], "shipped": config["views"], "sweep": ["40_sweep"]}
+NODES = [(g, nb) for g in GROUPS for nb in VIEWS[g] + [a for a in config["ablations"] if g != "sweep" and pairs(a, g)]]
+
+
+def papermill(notebook, run, log, **parameters):
+    "The command line of one node; its executed notebook is `run`."
+    quoted = shlex.quote(json.dumps(parameters))
+    return (f"mkdir -p {os.path.dirname(run)} && papermill {NB}/{notebook}.ipynb {run} -y {quoted} --cwd . --no-progress-bar --log-output "
+            f"> {log} 2>&1 || {{ tail -n 25 {log}; echo 'The whole log: {log}'; exit 1; }}")
+
+def node(notebook, **parameters):
+    "A shell command as a function of the wildcards, for `params.command`."
+    def command(wildcards):
+        p = {k: v(wildcards) if callable(v) else v for k, v in parameters.items()}
+        run = p.pop("run")
+        return papermill(notebook, run, run.replace(".ipynb", ".log"), **p)
+    return command
+
+
+wildcard_constraints:
+    run="(trained|shipped|sweep)/.+",
+    group="trained|shipped|sweep",
+    notebook=r"\d\d_\w+",
+
+localrules: all, adopt
+
+rule all:
+    input: f"{WORK}/published.json"
+
+prepare = node("00_prepare", run=f"{WORK}/faces/run.ipynb", out=f"{WORK}/faces", **config["data"])
+
+rule prepare:
+    input: nb=f"{NB}/00_prepare.ipynb"
+    output: f"{WORK}/faces/prepare.json"
+    params: command=prepare
+    shell: "{params.command}"
+
+judge = node("01_judge", run=f"{WORK}/judge/run.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judge", **config["judge"])
+
+rule judge:
+    input: nb=f"{NB}/01_judge.ipynb", faces=rules.prepare.output
+    output: f"{WORK}/judge/judge.safetensors"
+    params: command=judge
+    shell: "{params.command}"
+
+train = node("02_train", run=lambda w: f"{WORK}/{w.run}/train.ipynb", faces=f"{WORK}/faces", folder=lambda w: f"{WORK}/{w.run}", fields=lambda w: RUNS[w.run],
+             device=config.get("device", "auto"), precision=config.get("precision", "32-true"))
+
+rule train:
+    "One run. Its checkpoint is no output, so that a run that was killed goes on instead of starting again."
+    input: nb=f"{NB}/02_train.ipynb", faces=rules.prepare.output
+    output: f"{WORK}/{{run,(trained|sweep)/.+}}/generator.safetensors"
+    params: command=train
+    resources: gpu=config.get("gpu", 0), runtime=config.get("minutes", 60)
+    retries: config.get("retries", 0)
+    shell: "{params.command}"
+
+rule adopt:
+    "A shipped generator becomes a run folder like any other."
+    input: weights=lambda w: f"data/models/{w.name}.safetensors"
+    output: f"{WORK}/shipped/{{name}}/seed0/generator.safetensors"
+    params: folder=lambda w: f"{WORK}/shipped/{w.name}/seed0"
+    shell: "python -c 'from fesgan.training.shipped import adopt; adopt(\"{wildcards.name}\", \"{params.folder}\")'"
+
+evaluate = node("03_evaluate", run=lambda w: f"{WORK}/{w.run}/evaluate.ipynb", faces=f"{WORK}/faces", judge=f"{WORK}/judge", folder=lambda w: f"{WORK}/{w.run}",
+                limit=lambda w: config["evaluate"][w.run.split("/")[0]], inception=config.get("inception"))
+
+rule evaluate:
+    input: nb=f"{NB}/03_evaluate.ipynb", generator=f"{WORK}/{{run}}/generator.safetensors", judge=rules.judge.output, faces=rules.prepare.output
+    output: f"{WORK}/{{run}}/metrics.json", f"{WORK}/{{run}}/edits.csv"
+    params: command=evaluate
+    shell: "{params.command}"
+
+def answer_parameters(w):
+    p = dict(runs=f"{WORK}/{w.group}", out=f"{WORK}/results/{w.group}", size=GROUPS[w.group][0])
+    if w.notebook.startswith("1"): p["pairs"] = pairs(w.notebook, w.group)
+    if w.notebook.startswith("3"): p["faces"] = f"{WORK}/faces"
+    return p
+
+def answer(w):
+    base = f"{WORK}/results/{w.group}/{w.notebook}"
+    return papermill(w.notebook, f"{base}.ipynb", f"{base}.log", **answer_parameters(w))
+
+rule answer:
+    "A table, an ablation or a figure, from the run folders of one group."
+    input: lambda w: [f"{NB}/{w.notebook}.ipynb"] + [f"{WORK}/{r}/metrics.json" for r in members(w.group)]
+    output: f"{WORK}/results/{{group}}/{{notebook}}.done"
+    params: command=answer
+    shell: "{params.command} && touch {output}"
+
+publish = node("90_report", run=f"{WORK}/report.ipynb", work=WORK, out=OUT, title=config["title"], groups=GROUPS)
+
+rule publish:
+    input: nb=f"{NB}/90_report.ipynb", answers=[f"{WORK}/results/{g}/{n}.done" for g, n in NODES]
+    output: f"{WORK}/published.json"
+    params: command=publish
+    shell: "{params.command}"

@@ -1,0 +1,220 @@
+"The command line: every command's help, what it says when something is wrong, and a whole chain on tiny faces."
+import json, os, re, signal, subprocess, sys, time
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from fesgan.app.cli import app
+from fesgan.app.study import check_sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def headless(tmp_path, monkeypatch):
+    monkeypatch.setenv("FESGAN_CACHE", str(tmp_path/"cache"))
+    monkeypatch.setenv("FESGAN_HEADLESS", "1")
+
+
+def fesgan(*words):
+    "Exit code and what a terminal would show."
+    r = CliRunner().invoke(app, [str(w) for w in words], prog_name="fesgan")
+    if r.exception and not isinstance(r.exception, SystemExit): raise r.exception
+    return r.exit_code, r.output
+
+
+def fails(*words, says, code=2):
+    got, out = fesgan(*words)
+    assert got == code and "Traceback" not in out
+    assert says in " ".join(out.split())
+
+
+# ---- help
+
+@pytest.mark.parametrize("command,words", {
+    "systems": ["fesgan systems"],
+    "prepare": ["kdef", "--size", "pixels", "--crop", "landmarks", "--limit", "--split", "--seed", "fesgan prepare rendered -o faces"],
+    "train": ["--steps", "--seed", "--device", "--precision", "bf16-mixed", "--set blocks=6", "exit code 3", "fesgan train sargan faces"],
+    "evaluate": ["--judge", "--limit", "fesgan evaluate runs/sargan faces"],
+    "report": ["fesgan report reports/runs/demo reports/demo"],
+    "study": ["--profile", "--cores", "--sweep", "--dry-run", "--unlock", "--work", "--out", "sweep_lcyc.csv"]}.items())
+def test_help(command, words):
+    code, out = fesgan(command, "--help")
+    out = " ".join(out.split())
+    assert code == 0 and all(w in out for w in words)
+    assert command in fesgan("--help")[1]
+
+
+def test_every_option_explains_itself():
+    for command in ("prepare", "train", "evaluate", "report", "study"):
+        options = re.findall(r"^  (-[^\n]*)", fesgan(command, "--help")[1], re.M)
+        assert len(options) > 1 and all(len(o.split("  ", 1)) > 1 or len(o) > 20 for o in options)
+
+
+def test_version_and_unknown():
+    assert fesgan("--version")[1].startswith("fesgan ")
+    assert fesgan("trian")[0] == 2
+
+
+# ---- wrong input
+
+def test_prepare_fails(tmp_path):
+    fails("prepare", "kdfe", "-o", tmp_path/"x", says="choose one of: kdef")
+    fails("prepare", "rafd", "-o", tmp_path/"x", says="name its folder or .zip")
+    fails("prepare", "rendered", "-o", tmp_path/"x", "--size", 4, says="from 8 to 1024")
+    fails("prepare", "rendered", "-o", tmp_path/"x", "--test-share", 2, says="at least 0 and below 1")
+    fails("prepare", "rendered", says="--out")
+    assert not (tmp_path/"x").exists()
+
+
+def test_train_fails(tmp_path):
+    fails("train", "sagan", tmp_path, "-o", tmp_path/"r", says="choose one of: usgan")
+    fails("train", "usgan", tmp_path, "-o", tmp_path/"r", says="holds no prepared faces")
+    fails("train", "usgan", tmp_path, "-o", tmp_path/"r", "--set", "blocks", says="is not field=value")
+    fails("train", "usgan", tmp_path, "-o", tmp_path/"r", "--set", "bloks=6", says="is not known; choose one of")
+    fails("train", "usgan", tmp_path, "-o", tmp_path/"r", "--set", "blocks=six", says="not a whole number")
+    fails("train", "usgan", tmp_path, "-o", tmp_path/"r", "--precision", "16", says="choose one of: 32-true, bf16-mixed")
+    fails("train", "usgan", tmp_path, "-o", tmp_path/"r", "--device", "tpu", says="choose one of: auto, cpu, cuda")
+    fails("train", "usgan", tmp_path, "-o", tmp_path/"r", "--steps", 0, says="--steps")
+
+
+def test_evaluate_and_report_fail(tmp_path):
+    fails("evaluate", tmp_path/"none", tmp_path, says="not there or not finished")
+    (tmp_path/"generator.safetensors").touch()
+    fails("evaluate", tmp_path, tmp_path, "--judge", tmp_path, says="holds no judge.safetensors")
+    fails("report", tmp_path, tmp_path/"out", says="holds no evaluated run")
+
+
+def test_study_fails(tmp_path, monkeypatch):
+    fails("study", "--profile", "huge", says="Profile 'huge' is not known; choose one of")
+    fails("study", "--set", "steps", says="is not key=value")
+    fails("study", "--set", "sedes=[1]", says="setting 'sedes' is not known")
+    fails("study", "--sweep", tmp_path/"none.csv", says="does not exist")
+    monkeypatch.setenv("FESGAN_REPOSITORY", str(tmp_path))
+    fails("study", says="The study needs the repository")
+
+
+def test_sweep_tables(tmp_path):
+    assert check_sweep(ROOT/"profiles"/"sweep_lcyc.csv") == 15
+    for text, says in (("", "missing"), ("l_cyc\n1\n", "no column `system`"), ("system,l_cyc\n", "has no row"), ("system,l_cyc\nusgan\n", "line 2"), ("system\nusgan\nusgan\n", "same run twice")):
+        (tmp_path/"s.csv").write_text(text)
+        fails("study", "--sweep", tmp_path/"s.csv", says=says)
+
+
+# ---- a chain on tiny faces
+
+def test_prepare_and_train(tmp_path):
+    code, out = fesgan("prepare", "rendered", "-o", tmp_path/"faces", "--size", 32, "--crop", "whole", "--limit", 35)
+    assert code == 0 and "Next: fesgan train" in out and json.loads((tmp_path/"faces"/"prepare.json").read_text())["size"] == 32
+    words = ["train", "usgan", tmp_path/"faces", "-o", tmp_path/"run", "--steps", 5, "--device", "cpu", "--set", "width=4", "--set", "critic_width=4", "--set", "skip=false"]
+    assert fesgan(*words)[0] == 0
+    params = yaml.safe_load((tmp_path/"run"/"params.yaml").read_text())
+    assert (params["label"], params["steps"], params["dataset"], params["skip"]) == ("US-GAN (no skip)", 5, "rendered", "none")
+    made = (tmp_path/"run"/"generator.safetensors").stat().st_mtime_ns
+    assert fesgan(*words)[0] == 0 and (tmp_path/"run"/"generator.safetensors").stat().st_mtime_ns == made
+    fails(*words, "--seed", 1, says="holds another run: seed is 0 there and 1 here")
+
+
+def test_train_stops_and_goes_on(tmp_path):
+    fesgan("prepare", "rendered", "-o", tmp_path/"faces", "--size", 32, "--crop", "whole", "--limit", 35)
+    command = [sys.executable, "-c", "from fesgan.app.cli import app; app()", "train", "usgan", str(tmp_path/"faces"), "-o", str(tmp_path/"run"),
+               "--steps", "100000", "--device", "cpu", "--set", "width=4", "--set", "critic_width=4"]
+    p = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.time()+90
+    while not (tmp_path/"run"/"history.jsonl").is_file() and time.time() < deadline: time.sleep(.2)
+    p.send_signal(signal.SIGINT)
+    said = p.communicate(timeout=60)[1]
+    assert p.returncode == 3 and "start it again to go on" in said and "Traceback" not in said
+    assert (tmp_path/"run"/"checkpoint.pt").is_file()
+
+
+# ---- the study, on a graph of its own
+
+SNAKEFILE = '''
+OUT, WORK = config.get("out", "reports"), config.get("work", "work")
+rule all:
+    input: f"{OUT}/tiny/index.html"
+rule train:
+    output: f"{WORK}/{{run}}.txt"
+    params: seconds=config["train"]["seconds"]
+    shell: "sleep {params.seconds}; [ {wildcards.run} != trained/9 ] || {{ echo no such thing; echo The whole log: x.log; exit 1; }}; echo $OMP_NUM_THREADS > {output}"
+rule publish:
+    input: expand(WORK+"/trained/{s}.txt", s=config["seeds"])
+    output: f"{OUT}/tiny/index.html"
+    shell: "cat {input} > {output}"
+'''
+
+
+@pytest.fixture
+def repo(tmp_path, monkeypatch):
+    (tmp_path/"repo"/"profiles").mkdir(parents=True)
+    (tmp_path/"repo"/"profiles"/"tiny.yaml").write_text("name: tiny\nseeds: [0, 1]\ntrain: {seconds: 0}\n")
+    (tmp_path/"repo"/"Snakefile").write_text(SNAKEFILE)
+    monkeypatch.setenv("FESGAN_REPOSITORY", str(tmp_path/"repo"))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    return (tmp_path/"repo").resolve()
+
+
+def study(*words): return fesgan("study", "--profile", "tiny", *words)
+
+
+def test_study_runs_and_rests(repo):
+    code, out = study("--cores", 2)
+    assert code == 0 and "3/3 report written" in out and f"The report: {repo/'reports'/'tiny'/'index.html'}" in out
+    assert re.search(r"\[ 0:\d\d\] 1/3 trained/[01] trained", out)
+    assert (repo/"work"/"trained"/"0.txt").read_text() == "1\n"                  # one thread each when two run at once
+    code, out = study()
+    assert code == 0 and "nothing to do" in out and "index.html" in out
+    code, out = study("--set", "seeds=[0,1,2]", "--dry-run")
+    assert code == 0 and not (repo/"work"/"trained"/"2.txt").exists()
+    assert "trained/2" in out and "The report" not in out
+
+
+def test_study_elsewhere(repo, tmp_path):
+    code, out = study("--out", tmp_path/"pages", "--work", tmp_path/"space", "--cores", 2)
+    assert code == 0 and (tmp_path/"pages"/"tiny"/"index.html").is_file() and (tmp_path/"space"/"trained"/"1.txt").is_file()
+
+
+def test_study_failure_keeps_the_rest(repo):
+    code, out = study("--set", "seeds=[9,1]", "--cores", 1)
+    assert code == 1 and "FAILED: train trained/9" in out and "    no such thing" in out and "x.log" in out
+    assert (repo/"work"/"trained"/"1.txt").is_file() and not (repo/"work"/"trained"/"9.txt").exists()
+    assert "start the same command again" in out
+
+
+def test_study_broken_graph(repo):
+    (repo/"Snakefile").write_text("rule all:\n    input: nonsense\n")
+    code, out = study()
+    assert code == 1 and "nonsense" in out
+
+
+def test_study_stops_and_goes_on(repo):
+    command = [sys.executable, "-c", "from fesgan.app.cli import app; app()", "study", "--profile", "tiny", "--cores", "1", "--set", "train.seconds=20"]
+    p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.time()+60
+    while not list((repo/".snakemake"/"locks").glob("*")) and time.time() < deadline: time.sleep(.2)
+    time.sleep(1.5)
+    p.send_signal(signal.SIGINT)
+    out = p.communicate(timeout=60)[0]
+    assert p.returncode == 3 and "The same command goes on" in out and "Traceback" not in out
+    assert study("--cores", 2)[0] == 0
+
+
+def test_study_after_a_kill(repo):
+    command = [sys.executable, "-c", "from fesgan.app.cli import app; app()", "study", "--profile", "tiny", "--cores", "1", "--set", "train.seconds=4"]
+    from fesgan.app.study import working
+    p = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time()+60
+    while not list((repo/".snakemake"/"locks").glob("*")) and time.time() < deadline: time.sleep(.2)
+    fails("study", "--profile", "tiny", "--set", "train.seconds=4", says="Another study runs in")
+    for pid in [p.pid, *working(repo)]: os.kill(pid, signal.SIGKILL)
+    p.wait(timeout=10)
+    code, out = study("--cores", 2)
+    assert code == 0 and "no process holds it" in out
+
+
+def test_study_imports_no_torch():
+    done = subprocess.run([sys.executable, "-c", "import sys, fesgan.app.cli; print('torch' in sys.modules)"], capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
