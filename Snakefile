@@ -62,7 +62,7 @@ localrules: all, adopt
 rule all:
     input: f"{WORK}/published.json"
 
-prepare = node("00_prepare", run=f"{WORK}/faces/run.ipynb", out=f"{WORK}/faces", **config["data"])
+prepare = node("00_prepare", run=f"{WORK}/prepare.ipynb", out=f"{WORK}/faces", **config["data"])
 
 rule prepare:
     input: nb=f"{NB}/00_prepare.ipynb"
@@ -70,7 +70,7 @@ rule prepare:
     params: command=prepare
     shell: "{params.command}"
 
-judge = node("01_judge", run=f"{WORK}/judge/run.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judge", **config["judge"])
+judge = node("01_judge", run=f"{WORK}/judge.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judge", **config["judge"])
 
 rule judge:
     input: nb=f"{NB}/01_judge.ipynb", faces=rules.prepare.output

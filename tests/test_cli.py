@@ -3,11 +3,13 @@ import json, os, re, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
+import torch
+import typer
 import yaml
 from typer.testing import CliRunner
 
 from fesgan.app.cli import app
-from fesgan.app.study import check_sweep
+from fesgan.app.study import check_sweep, working
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,9 +50,9 @@ def test_help(command, words):
 
 
 def test_every_option_explains_itself():
-    for command in ("prepare", "train", "evaluate", "report", "study"):
-        options = re.findall(r"^  (-[^\n]*)", fesgan(command, "--help")[1], re.M)
-        assert len(options) > 1 and all(len(o.split("  ", 1)) > 1 or len(o) > 20 for o in options)
+    for name, command in typer.main.get_command(app).commands.items():
+        assert command.help and "fesgan" in command.help, name
+        for p in command.params: assert len(p.help or "") > 15, f"{name} {p.name}"
 
 
 def test_version_and_unknown():
@@ -115,19 +117,22 @@ def test_prepare_and_train(tmp_path):
     made = (tmp_path/"run"/"generator.safetensors").stat().st_mtime_ns
     assert fesgan(*words)[0] == 0 and (tmp_path/"run"/"generator.safetensors").stat().st_mtime_ns == made
     fails(*words, "--seed", 1, says="holds another run: seed is 0 there and 1 here")
+    code, out = fesgan("evaluate", tmp_path/"run", tmp_path/"faces", "--limit", 2)
+    assert code == 0 and "metrics.json" in out and json.loads((tmp_path/"run"/"metrics.json").read_text())["n_edits"] > 0
 
 
 def test_train_stops_and_goes_on(tmp_path):
     fesgan("prepare", "rendered", "-o", tmp_path/"faces", "--size", 32, "--crop", "whole", "--limit", 35)
     command = [sys.executable, "-c", "from fesgan.app.cli import app; app()", "train", "usgan", str(tmp_path/"faces"), "-o", str(tmp_path/"run"),
-               "--steps", "100000", "--device", "cpu", "--set", "width=4", "--set", "critic_width=4"]
+               "--steps", "100000", "--save-every", "5", "--device", "cpu", "--set", "width=4", "--set", "critic_width=4"]
     p = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.time()+90
-    while not (tmp_path/"run"/"history.jsonl").is_file() and time.time() < deadline: time.sleep(.2)
+    while not (tmp_path/"run"/"checkpoint.pt").is_file() and time.time() < deadline: time.sleep(.2)
     p.send_signal(signal.SIGINT)
     said = p.communicate(timeout=60)[1]
     assert p.returncode == 3 and "start it again to go on" in said and "Traceback" not in said
-    assert (tmp_path/"run"/"checkpoint.pt").is_file()
+    done = int(re.search(r"stopped after (\d+) of", said)[1])
+    assert torch.load(tmp_path/"run"/"checkpoint.pt", weights_only=True)["step"] == done
 
 
 # ---- the study, on a graph of its own
@@ -169,7 +174,7 @@ def test_study_runs_and_rests(repo):
     assert code == 0 and "nothing to do" in out and "index.html" in out
     code, out = study("--set", "seeds=[0,1,2]", "--dry-run")
     assert code == 0 and not (repo/"work"/"trained"/"2.txt").exists()
-    assert "trained/2" in out and "The report" not in out
+    assert "trained/2 trained" in out and "trained/1 trained" not in out and "2 steps would be done" in out and "The report" not in out
 
 
 def test_study_elsewhere(repo, tmp_path):
@@ -203,12 +208,11 @@ def test_study_stops_and_goes_on(repo):
 
 
 def test_study_after_a_kill(repo):
-    command = [sys.executable, "-c", "from fesgan.app.cli import app; app()", "study", "--profile", "tiny", "--cores", "1", "--set", "train.seconds=4"]
-    from fesgan.app.study import working
-    p = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = ["study", "--profile", "tiny", "--cores", "1", "--set", "train.seconds=100"]
+    p = subprocess.Popen([sys.executable, "-c", "from fesgan.app.cli import app; app()", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time()+60
     while not list((repo/".snakemake"/"locks").glob("*")) and time.time() < deadline: time.sleep(.2)
-    fails("study", "--profile", "tiny", "--set", "train.seconds=4", says="Another study runs in")
+    fails(*words, says="Another study runs in")
     for pid in [p.pid, *working(repo)]: os.kill(pid, signal.SIGKILL)
     p.wait(timeout=10)
     code, out = study("--cores", 2)

@@ -124,7 +124,7 @@ def judged():
     images = rng.integers(0, 60, (28, 3, 32, 32), dtype=np.uint8); labels = np.arange(28)%7
     for im,l in zip(images, labels): im[:, 4*l:4*l+4] = 250  # the height of a bright bar is the class
     faces = SimpleNamespace(images=torch.from_numpy(images), labels=torch.from_numpy(labels))
-    settings = dict(epochs=12, image_size=32, flip=False, shift=0, batch_size=14, progress=False, lr=.02)
+    settings = dict(epochs=12, image_size=32, flip=False, shift=0, batch_size=14, progress=False)
     return faces,settings,expression.train_judge(faces, seed=1, **settings)
 
 

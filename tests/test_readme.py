@@ -33,7 +33,7 @@ def test_out_of_step(small):
     (small/"fesgan"/"stray.py").write_text("")
     (small/"README.md").write_text("# Back\n")
     nb = nbformat.read(small/"nbs"/"index.ipynb", 4)
-    nb.metadata["signature"] = "x"
+    nb.metadata["language_info"] = {"name": "python"}
     nbformat.write(nb, small/"nbs"/"index.ipynb")
     assert set(check_exports.check(small)) == {("package", "fesgan/one.py"), ("package", "fesgan/stray.py"), ("notebooks", "nbs/index.ipynb"), ("README", "README.md")}
 

@@ -9,7 +9,7 @@ __all__ = ['app', 'Commands', 'main', 'systems', 'prepare', 'read_fields', 'trai
 # %% ../../nbs/app/01_cli.ipynb #a4aaba94
 import os, subprocess, sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
@@ -70,11 +70,11 @@ def _why_excluded(folder):
 # %% ../../nbs/app/01_cli.ipynb #8c03f965
 @app.command()
 def prepare(dataset:Annotated[str, Argument(help="kdef, rafd, cfee, fer2013, london, rendered (ships with the project) or folder (your own: one folder per expression).")],
-            folder:Annotated[Optional[Path], Argument(help="Where it lies: a folder, a .zip, or FER2013's csv. Not needed for rendered.")]=None,
+            folder:Annotated[Path | None, Argument(help="Where it lies: a folder, a .zip, or FER2013's csv. Not needed for rendered.")]=None,
             out:Annotated[Path, Option("--out", "-o", help="Folder to make: faces.npy, catalog.csv, prepare.json. Required.")]=...,
             size:Annotated[int, Option(help="Side of a face in pixels, 8 to 1024.")]=128,
             crop:Annotated[str, Option(help="landmarks (detect and align; needed for ordinary photographs), centre (the largest square in the middle) or whole (already cropped).")]="landmarks",
-            limit:Annotated[Optional[int], Option(help="At most so many pictures, spread over expressions and people. Default: all.", min=1)]=None,
+            limit:Annotated[int | None, Option(help="At most so many pictures, spread over expressions and people. Default: all.", min=1)]=None,
             split:Annotated[str, Option(help="subject (no person in both parts) or image (as the papers). FER2013 keeps its own.")]="subject",
             test_share:Annotated[float, Option(help="Share of people or images for the test, 0 to 1, without 1.")]=0.1,
             seed:Annotated[int, Option(help="Which people or images are the test. Any whole number.")]=0):
@@ -118,11 +118,11 @@ def _dataset(folder):
 def train(system:Annotated[str, Argument(help="A name from `fesgan systems`: usgan, sargan, stargan, ...")],
           faces:Annotated[Path, Argument(help="Folder made by `fesgan prepare`; its train part is used.")],
           out:Annotated[Path, Option("--out", "-o", help="The run folder, made if missing. One folder, one run. Required.")]=...,
-          steps:Annotated[Optional[int], Option(help="Critic updates, above 0. Default: the published number of epochs on these faces.", min=1)]=None,
+          steps:Annotated[int | None, Option(help="Critic updates, above 0. Default: the published number of epochs on these faces.", min=1)]=None,
           seed:Annotated[int, Option(help="Of weights, batches and everything else random. 0 or above.", min=0)]=0,
           device:Annotated[str, Option(help="auto (the GPU if there is one), cpu or cuda.")]="auto",
           precision:Annotated[str, Option(help="32-true or bf16-mixed (faster on recent GPUs).")]="32-true",
-          set_:Annotated[Optional[list[str]], Option("--set", help="A field of the system, field=value; may be repeated. Fields: block (residual, sarb), blocks (1..), "
+          set_:Annotated[list[str] | None, Option("--set", metavar="FIELD=VALUE", help="A field of the system, field=value; may be repeated. Fields: block (residual, sarb), blocks (1..), "
                "skip (true, false), width, critic_width (channels), image_size (pixels), batch (faces), n_critic (critic updates per generator update), "
                "lr (Adam's rate), l_cls, l_cyc, l_gp (weights of the terms), decay_from (0..1), flip (true, false).")]=None,
           save_every:Annotated[int, Option(help="Critic updates between checkpoints, above 0.", min=1)]=1000):
@@ -154,8 +154,8 @@ def train(system:Annotated[str, Argument(help="A name from `fesgan systems`: usg
 @app.command()
 def evaluate(run:Annotated[Path, Argument(help="A run folder with generator.safetensors, made by `fesgan train`.")],
              faces:Annotated[Path, Argument(help="Folder made by `fesgan prepare`; its test part is used.")],
-             judge:Annotated[Optional[Path], Option(help="Folder with judge.safetensors, for the accuracy of expressions (the study makes one: reports/runs/demo/judge). Default: none, no accuracy.")]=None,
-             limit:Annotated[Optional[int], Option(help="At most so many test faces, above 0. Default: all.", min=1)]=None,
+             judge:Annotated[Path | None, Option(help="Folder with judge.safetensors, for the accuracy of expressions (the study makes one: reports/runs/demo/judge). Default: none, no accuracy.")]=None,
+             limit:Annotated[int | None, Option(help="At most so many test faces, above 0. Default: all.", min=1)]=None,
              seed:Annotated[int, Option(help="Of the bootstrap intervals and of the choice under --limit. 0 or above.", min=0)]=0):
     """Measure a run on the test faces: identity, realism, expression, colour; writes metrics.json and edits.csv into the run folder.
 
@@ -206,7 +206,7 @@ def report_command(work:Path, # working folder of a study
 @app.command()
 def report(work:Annotated[Path, Argument(help="A study's working folder, for instance reports/runs/demo.")],
            out:Annotated[Path, Argument(help="Folder for tables, figures, pages; index.html is the first page.")],
-           profile:Annotated[Optional[str], Option(help="Profile whose title and groups the report states. Default: the name of the working folder.")]=None):
+           profile:Annotated[str | None, Option(help="Profile whose title and groups the report states. Default: the name of the working folder.")]=None):
     """Write tables, figures and pages again from what lies in a study's working folder.
 
     \b
@@ -235,12 +235,12 @@ def _cores():
 @app.command(context_settings=dict(allow_extra_args=True, ignore_unknown_options=False))
 def study(ctx:typer.Context,
           profile:Annotated[str, Option(help="A name in profiles/ (demo: CPU, minutes) or a yaml file of your own.")]="demo",
-          cores:Annotated[Optional[int], Option(help="Steps that run at once, 1 or more. Default: all processor cores.", min=1)]=None,
+          cores:Annotated[int | None, Option(help="Steps that run at once, 1 or more. Default: all processor cores.", min=1)]=None,
           gpus:Annotated[int, Option(help="Trainings that share the GPUs at once, 1 or more.", min=1)]=1,
-          set_:Annotated[Optional[list[str]], Option("--set", help="A value of the profile, key=value, read as YAML; a dot goes inside; may be repeated. For instance seeds=[0,1,2] or train.steps=2000.")]=None,
-          sweep:Annotated[Optional[Path], Option(help="A csv with a column `system` and one for each field that varies, perhaps `seed`; each row is trained and evaluated, too.")]=None,
-          out:Annotated[Optional[Path], Option(help="Folder for the reports; <out>/<profile>/index.html is the first page. Default: reports in the repository.")]=None,
-          work:Annotated[Optional[Path], Option(help="Folder for runs and everything in between. Default: reports/runs in the repository.")]=None,
+          set_:Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="A value of the profile, key=value, read as YAML; a dot goes inside; may be repeated. For instance seeds=[0,1,2] or train.steps=2000.")]=None,
+          sweep:Annotated[Path | None, Option(help="A csv with a column `system` and one for each field that varies, perhaps `seed`; each row is trained and evaluated, too.")]=None,
+          out:Annotated[Path | None, Option(help="Folder for the reports; <out>/<profile>/index.html is the first page. Default: reports in the repository.")]=None,
+          work:Annotated[Path | None, Option(help="Folder for runs and everything in between. Default: reports/runs in the repository.")]=None,
           dry_run:Annotated[bool, Option("--dry-run", "-n", help="Say what would be done, and do nothing.")]=False,
           unlock_:Annotated[bool, Option("--unlock", help="Remove a lock that a killed study left, and do nothing else.")]=False):
     """Run the whole study: faces, judge, trainings, evaluations, ablations, tables, figures, report.

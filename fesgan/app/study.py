@@ -89,7 +89,7 @@ def snakemake_command(profile:Path, # the yaml file
     "Snakemake's command line."
     overrides = [f"{k}={json.dumps(v)}" for k,v in config.items()]
     return [sys.executable, "-m", "snakemake", "--configfile", str(profile), "--cores", str(cores), "--resources", f"gpu={gpus}", "--rerun-incomplete",
-            "--rerun-triggers", "mtime", "params", "--keep-going", *extra, *(["--config", *overrides] if overrides else [])]
+            "--rerun-triggers", "mtime", "params", "input", "--keep-going", *extra, *(["--config", *overrides] if overrides else [])]
 
 # %% ../../nbs/app/00_study.ipynb #649e70a1
 def job_environment(cores:int # jobs at once
@@ -176,7 +176,7 @@ def _inside(self, line):
     elif self.mode == "error" and line.startswith("    "): return _failed(self, m[2]) if m and m[1] == "jobid" else None
     elif self.mode == "job" and m:
         self.block[m[1]] = m[2]
-        if m[1] == "jobid": self.running[m[2]] = self.names[m[2]] = self.block
+        if m[1] == "jobid" and self.block["rule"] != "all": self.running[m[2]] = self.names[m[2]] = self.block
     elif not NOISE.match(line): self.loose.append(line)
 
 def _failed(self, job):
@@ -224,7 +224,7 @@ def heartbeat(watch:Watch, # with running jobs
               root:Path # the repository
              )->str: # one line
     "What runs, and how far it says it is."
-    jobs = sorted((b for b in watch.running.values() if b["rule"] != "all"), key=lambda b: b["start"])
+    jobs = sorted(watch.running.values(), key=lambda b: b["start"])
     shown = [f"{b['rule']} {b.get('wildcards', '').split('=')[-1]}".strip()+(f" ({word})" if (word := last_word(b.get("output", ""), root)) else "") for b in jobs[:3]]
     more = f" and {len(jobs)-3} more" if len(jobs) > 3 else ""
     return f"[{clock(watch.now()-watch.start)}] {watch.done}/{watch.total} running: {'; '.join(shown)}{more}{watch.left()}"
@@ -320,16 +320,20 @@ def run_study(profile:Path, # the yaml file
         if not (watch.locked and code and attempt == 1): break
         unlock(profile, root, config)
         say("An earlier study was killed and left a lock; no process holds it, so it was removed.")
-    return report_end(watch, code, stopped, say)
+    return report_end(watch, code, stopped, say, "--dry-run" in extra)
 
 # %% ../../nbs/app/00_study.ipynb #7cf7e478
 def report_end(watch:Watch, # at its end
                code:int, # of Snakemake
                stopped:bool, # by a signal
-               say=print # takes a line
+               say=print, # takes a line
+               dry:bool=False # was it only asked what would be done?
               )->int: # exit code
     "Say how the study ended."
     spent = duration(watch.now()-watch.start)
+    if dry and code == 0 and not watch.idle:
+        for b in watch.names.values(): say(f"    {told(b['rule'], b.get('wildcards', ''))}")
+        say(f"These {watch.total} steps would be done."); return 0
     if stopped: say(f"Stopped after {spent}, {watch.done} steps done. The same command goes on from here."); return 3
     if code == 0: say(f"Everything is up to date: nothing to do ({spent})." if watch.idle else f"Done: {watch.done} steps in {spent}."); return 0
     if watch.failed: say(f"{len(watch.failed)} steps failed: {', '.join(watch.failed)}. What is done is kept: mend the cause and start the same command again.")

@@ -37,7 +37,7 @@ def resnet18(n_classes:int=7, # expressions
 @dataclass(frozen=True)
 class JudgeSettings:
     "How a judge is trained."
-    epochs:int = 20 # passes over the training faces
+    epochs:int = 24 # passes over the training faces
     lr:float = 2e-3 # highest learning rate
     optimiser:str = "adamw" # "adamw" or "sgd"
     schedule:str = "onecycle" # "onecycle", or "step": divided by ten every `step` epochs
