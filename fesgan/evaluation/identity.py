@@ -6,8 +6,9 @@
 __all__ = ['LOOKS', 'as_images', 'find_face', 'encode', 'face_distance', 'acd', 'fvs', 'compare_identity', 'identity_shares']
 
 # %% ../../nbs/evaluation/00_identity.ipynb #217f03a3
-import contextlib, warnings
+import contextlib
 import numpy as np, pandas as pd
+from ..data.faces import dlib_api
 from ..files import FesganError, Progress
 
 # %% ../../nbs/evaluation/00_identity.ipynb #5b009613
@@ -26,12 +27,12 @@ def find_face(image, # uint8 (H,W,3)
               looks=LOOKS # what is tried in turn
              ): # (image as shown to dlib, box (top, right, bottom, left)), or (None, None)
     "The largest face dlib's detector finds, looking at several sizes."
-    import face_recognition
     from PIL import Image
+    api = dlib_api()
     for size,margin in looks:
         shown,m = np.asarray(Image.fromarray(image).resize((size, size), Image.BICUBIC)),int(size*margin)
         if m: shown = np.pad(shown, ((m, m), (m, m), (0, 0)), mode="edge")
-        boxes = face_recognition.face_locations(shown, number_of_times_to_upsample=0)
+        boxes = api.face_locations(shown, number_of_times_to_upsample=0)
         if boxes: return shown,max(boxes, key=lambda b: (b[2]-b[0])*(b[1]-b[3]))
     return None,None
 
@@ -41,15 +42,12 @@ def encode(images, # uint8 (N,H,W,3) or (N,3,H,W)
            progress:bool=True # show how much time is left?
           )->np.ndarray: # float64 (N,128); a row of NaN where no face is found
     "dlib's face descriptors."
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import face_recognition
-    images = as_images(images)
+    images,api = as_images(images),dlib_api()
     out = np.full((len(images), 128), np.nan)
     with Progress(len(images), "face descriptors") if progress else contextlib.nullcontext() as p:
         for i,image in enumerate(images):
             shown,box = find_face(image, looks)
-            if box: out[i] = face_recognition.face_encodings(shown, [box], model="small")[0]
+            if box: out[i] = api.face_encodings(shown, [box], model="small")[0]
             if progress: p.update()
     return out
 

@@ -184,7 +184,8 @@ def results_note(runs, # as in `results_table`
     if lost: note.append(f"In {lost:,} of these edits no face was found; they have no ACD and no FVS.")
     for m in metrics:
         lacking = list(runs.run) if m not in runs else list(runs.run[runs[m].isna()])
-        if lacking and not (edits is not None and METRICS[m][1] in edits and edits[METRICS[m][1]].notna().any()): note.append(f"{METRICS[m][0]} was not measured in {', '.join(map(str, lacking))}.")
+        where = "" if len(lacking) == len(runs) > 1 else f" in {', '.join(map(str, lacking))}"
+        if lacking and not (edits is not None and METRICS[m][1] in edits and edits[METRICS[m][1]].notna().any()): note.append(f"{METRICS[m][0]} was not measured{where}.")
     if published is not None: note.append(f"Published: {'; '.join(published.source.unique())}. {DIFFERENT_DATA}")
     return " ".join(note)
 

@@ -35,7 +35,7 @@ class State:
     "A run in memory: networks, optimisers, batches, random numbers, and how many critic updates are done."
     def __init__(self, system:System, # what is trained
                  faces:FaceSet, # training faces, on the device
-                 fabric, # lightning.Fabric
+                 fabric, # Lightning's Fabric
                  seed:int=0 # of weights, batches and penalty
                 ):
         self.system,self.fabric,self.step,self.seconds,self.sums,self.counts = system,fabric,0,0.,Counter(),Counter()
@@ -219,7 +219,7 @@ def train(system:System, # what to train
 
 def launch(device:str="auto", # `auto`, `cpu`, `cuda`
            precision:str="32-true" # Fabric's name
-          ): # lightning.Fabric
+          ): # Lightning's Fabric
     "One device, ready to go."
     import logging, warnings
     from lightning.fabric import Fabric
