@@ -30,7 +30,7 @@ SHIPPED = {f"shipped/{name}/seed0": name for name in config.get("shipped", [])}
 def members(group): return [r for r in [*RUNS, *SHIPPED] if r.startswith(group + "/")]
 
 # Which notebook is run for which group: an ablation needs both of its sides there.
-GROUPS = {g: said for g, said in config["groups"].items() if members(g)}
+GROUPS = {g: said for g, said in (config["groups"] | {"sweep": [config["groups"]["trained"][0], f"A sweep: {config.get('sweep')}."]}).items() if members(g)}
 def present(group): return {r.split("/")[1] for r in members(group)}
 def pairs(notebook, group): return [p for p in config["ablations"].get(notebook, []) if set(p) <= present(group)]
 VIEWS = {"trained": config["views"], "shipped": config["views"], "sweep": ["40_sweep"]}

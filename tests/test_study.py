@@ -1,0 +1,67 @@
+"""The whole demo graph at toy size, as a newcomer would start it."""
+import subprocess, sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from fesgan.reporting.html import broken_links
+
+ROOT = Path(__file__).parents[1]
+KEPT = ("usgan", "usgan-6", "usgan-noskip", "sargan") # the fewest that answer all three ablations
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    profile = yaml.safe_load((ROOT/"profiles"/"demo.yaml").read_text())
+    profile |= dict(name="toy", seeds=[0], shipped=["usgan"], evaluate=dict(trained=2, shipped=2, sweep=2), judge=dict(epochs=1, size=32))
+    profile["variants"] = {k: v for k, v in profile["variants"].items() if k in KEPT}
+    profile["train"] |= dict(steps=10, log_every=5)
+    profile["data"] |= dict(limit=140)
+    (folder/"toy.yaml").write_text(yaml.safe_dump(profile))
+    return folder
+
+
+def study(work, *more):
+    command = [sys.executable, "-m", "fesgan.app.cli", "study", "--profile", work/"toy.yaml", "--work", work/"runs", "--out", work/"reports", "--cores", "2", *more]
+    return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def done(work):
+    run = study(work)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    return run
+
+
+def test_progress_and_end(done):
+    assert "left" in done.stdout + done.stderr
+    assert "reports/toy/index.html" in done.stdout
+
+
+def test_report(work, done):
+    out = work/"reports"/"toy"
+    for group, runs in (("trained", 4), ("shipped", 1)):
+        assert broken_links(out/group/"index.html") == []
+        assert len(list((out/group/"runs").rglob("metrics.json"))) == runs
+        assert len(pd.read_csv(out/group/"tables"/"table_usgan.csv").query("seeds != '–'")) == runs
+        assert {p.suffix for p in (out/group/"figures").iterdir()} == {".png", ".svg"}
+    front = (out/"README.md").read_text()
+    assert all(q in front for q in ("What does the ultimate skip do?", "Is one block enough", "Does attention in the residual block"))
+    assert front.index("Shipped weights") < front.index("A toy run")
+    assert {p.stem for p in (out/"trained"/"tables").glob("ablation_*.tex")} == {"ablation_block_usgan", "ablation_depth_usgan", "ablation_skip_usgan"}
+
+
+def test_every_run_says_where_it_comes_from(work, done):
+    for run in (work/"reports"/"toy"/"trained"/"runs").rglob("provenance.json"):
+        facts = yaml.safe_load(run.read_text()) | yaml.safe_load((run.parent/"params.yaml").read_text())
+        assert {"commit", "packages", "device_name", "seconds", "data_hash", "seed", "steps"} <= set(facts)
+
+
+def test_second_call_has_nothing_to_do(work, done):
+    before = {p: p.stat().st_mtime_ns for p in (work/"runs").rglob("*") if p.is_file()}
+    run = study(work)
+    assert run.returncode == 0 and "nothing" in (run.stdout+run.stderr).lower()
+    assert before == {p: p.stat().st_mtime_ns for p in (work/"runs").rglob("*") if p.is_file()}

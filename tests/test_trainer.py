@@ -1,0 +1,95 @@
+"""A run is the same however often it is interrupted, and what goes wrong is said."""
+import os, signal, subprocess, sys, time
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from fesgan.data.batches import FaceSet
+from fesgan.files import FesganError
+from fesgan.models.generator import load_generator
+from fesgan.training.systems import get_system
+from fesgan.training.trainer import load_checkpoint, read_history, train
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+STEPS = dict(steps=60, log_every=5, save_every=10, sample_every=30, device="cpu")
+
+
+def faces(n=24, size=32):
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, 3, size, size), generator=rng, dtype=torch.uint8)
+    return FaceSet(images, torch.arange(n) % 7, pd.DataFrame({"subject": [str(i) for i in range(n)]}), "test")
+
+
+def toy(**fields): return get_system("sargan", width=8, critic_width=8, batch=4, **fields)
+def terms(folder): return [{k: v for k, v in h.items() if k != "updates_per_second"} for h in read_history(folder)]
+
+
+def same(a, b):
+    assert terms(a) == terms(b)
+    x, y = (load_generator(f/"generator.safetensors").state_dict() for f in (a, b))
+    assert all(torch.equal(x[k], y[k]) for k in x)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory): return train(toy(), faces(), tmp_path_factory.mktemp("run")/"whole", **STEPS)
+
+
+def test_same_seed_same_history(whole, tmp_path):
+    same(train(toy(), faces(), tmp_path/"again", **STEPS), whole)
+    assert terms(train(toy(), faces(), tmp_path/"other", seed=1, **STEPS)) != terms(whole)
+
+
+def test_kill_in_the_middle_changes_nothing(whole, tmp_path):
+    folder = tmp_path/"killed"
+    code = f"import sys; sys.path.insert(0, 'tests')\nfrom test_trainer import *\nfrom pathlib import Path\ntrain(toy(), faces(), Path({str(folder)!r}), **STEPS)"
+    run = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while len(read_history(folder)) < 5 and run.poll() is None: time.sleep(0.02)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert not (folder/"generator.safetensors").exists(), "the run was over before it was killed"
+    assert not list(folder.glob(".generator*")), "half a generator"
+    same(train(toy(), faces(), folder, **STEPS), whole)
+
+
+def test_half_a_line_of_history_is_dropped(whole, tmp_path):
+    folder = train(toy(), faces(), tmp_path/"run", **STEPS | dict(steps=20))
+    with (folder/"history.jsonl").open("a") as f: f.write('{"step": 25, "crit')
+    params = yaml.safe_load((folder/"params.yaml").read_text())
+    (folder/"params.yaml").write_text(yaml.safe_dump(params | dict(steps=60)))
+    same(train(toy(), faces(), folder, **STEPS), whole)
+
+
+def test_checkpoint_cut_in_half_is_explained(tmp_path):
+    folder = train(toy(), faces(), tmp_path/"run", **STEPS | dict(steps=10))
+    path = folder/"checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(FesganError, match="checkpoint.pt cannot be read.*Delete it"): train(toy(), faces(), folder, **STEPS | dict(steps=10))
+
+
+def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    folder = train(toy(), faces(), tmp_path/"run", **STEPS | dict(steps=10))
+    params = yaml.safe_load((folder/"params.yaml").read_text())
+    (folder/"params.yaml").write_text(yaml.safe_dump(params | dict(lr=1e9, steps=60)))
+    saved = torch.load(folder/"checkpoint.pt", weights_only=True)
+    with pytest.raises(FesganError, match="critic/.* became (nan|inf|-inf) before update .* lower lr"): train(toy(lr=1e9), faces(), folder, **STEPS)
+    kept = torch.load(folder/"checkpoint.pt", weights_only=True)
+    assert all(torch.isfinite(v).all() for v in kept["G"].values())
+    assert kept["step"] >= saved["step"]
+    assert (folder/"history.jsonl").read_text().count("NaN") == 0
+
+
+def test_another_run_in_the_folder(whole):
+    with pytest.raises(FesganError, match="holds another run: seed is 0 there and 1 here"): train(toy(), faces(), whole, seed=1, **STEPS)
+
+
+def test_no_checkpoint_is_a_fresh_start(tmp_path): assert load_checkpoint(None, tmp_path) is False
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_trains_on_a_gpu(tmp_path):
+    f = faces()
+    f = FaceSet(f.images.cuda(), f.labels.cuda(), f.catalog, f.data_hash)
+    folder = train(toy(), f, tmp_path/"run", **STEPS | dict(device="cuda", precision="bf16-mixed"))
+    assert (folder/"generator.safetensors").exists()
