@@ -22,8 +22,8 @@ from .realism import fd_dlib, fid, psnr, ssim
 from .statistics import summary
 from ..files import FesganError, atomic
 from ..models.blocks import count_macs, count_parameters
+from ..models.edit import edit_faces
 from ..models.generator import load_generator
-from ..reporting.grids import edit_faces
 
 # %% ../../nbs/evaluation/05_edits.ipynb #6783ac3f
 def choose_faces(faces:FaceSet, # test faces
