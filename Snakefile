@@ -123,7 +123,7 @@ rule answer:
     params: command=answer
     shell: "{params.command} && touch {output}"
 
-publish = node("90_report", run=f"{WORK}/report.ipynb", work=WORK, out=OUT, title=config["title"], groups=GROUPS)
+publish = node("90_report", run=f"{WORK}/report.ipynb", work=WORK, out=OUT, title=config["title"], groups=GROUPS, pictures=config.get("pictures", True))
 
 rule publish:
     input: nb=f"{NB}/90_report.ipynb", answers=[f"{WORK}/results/{g}/{n}.done" for g, n in NODES]

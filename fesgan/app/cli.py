@@ -198,7 +198,7 @@ def report_command(work:Path, # working folder of a study
     "The papermill command of the report, as in the Snakefile."
     import json
     groups = {g: said for g,said in profile.get("groups", {}).items() if (Path(work)/g).is_dir()}
-    parameters = dict(work=str(work), out=str(out), title=profile.get("title", profile["name"]), groups=groups)
+    parameters = dict(work=str(work), out=str(out), title=profile.get("title", profile["name"]), groups=groups, pictures=profile.get("pictures", True))
     return [sys.executable, "-m", "papermill", str(root/"nbs"/"study"/"90_report.ipynb"), str(work/"report.ipynb"), "-y", json.dumps(parameters),
             "--cwd", str(root), "--no-progress-bar"]
 

@@ -46,7 +46,7 @@ def read_profile(path:Path # from `find_profile`
     return profile
 
 # %% ../../nbs/app/00_study.ipynb #e19f1ea5
-OPTIONAL = ("device", "precision", "gpu", "minutes", "retries", "inception", "shipped", "seconds") # may be missing in a profile
+OPTIONAL = ("device", "precision", "gpu", "minutes", "retries", "inception", "shipped", "seconds", "pictures") # may be missing in a profile
 
 # %% ../../nbs/app/00_study.ipynb #2ca3c49d
 def settings(pairs:list, # of `--set`: texts like "train.steps=2000"

@@ -108,21 +108,22 @@ def publish_group(work, # work folder of the study
                   out, # where reports of this profile go
                   title:str, # of the page
                   size:str, # a key of SIZES
-                  detail:str="" # a sentence more: data, updates, seeds
+                  detail:str="", # a sentence more: data, updates, seeds
+                  pictures:bool=True # may faces be shown? not those of data sets that were given under an agreement
                  )->Path: # the group's page
     "Copy a group's results and write its page."
     work,target = Path(work),Path(out)/group
     results,runs = work/"results"/group,find_runs(work/group)
     new = target.with_name(f".{group}.{os.getpid()}")
     shutil.rmtree(new, ignore_errors=True)
-    for part in ("tables", "figures"):
+    for part in ("tables", "figures") if pictures else ("tables",):
         if (results/part).is_dir(): shutil.copytree(results/part, new/part)
     for run in runs:
         kept = new/"runs"/run.relative_to(work/group)
         kept.mkdir(parents=True)
         for file in SMALL:
             if (run/file).is_file(): shutil.copyfile(run/file, kept/file)
-    notebooks = sorted(results.glob("*.ipynb")) + sorted(runs[0].glob("*.ipynb"))
+    notebooks = sorted(results.glob("*.ipynb")) + sorted(runs[0].glob("*.ipynb")) if pictures else sorted(results.glob("[12]*.ipynb")) # those with tables only
     sentences = [f"{a['question']} {title}: {s}" for a in read_answers(results) for title,said in a["answers"].items() for s in said]
     html_report(new, title=title, size=size, detail=detail, notebooks=notebooks, runs=runs, answers=sentences)
     shutil.rmtree(target, ignore_errors=True)
