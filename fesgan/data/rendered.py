@@ -16,8 +16,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from ..files import FesganError, Progress, atomic, choose, sha256, shipped
-from .expressions import AU_COLUMNS, AUS, EXPRESSIONS, PROTOTYPES
+from ..files import FesganError, Progress, atomic, choose, sha256
+from .expressions import AU_COLUMNS, AUS, EXPRESSIONS
 
 # %% ../../nbs/data/03_rendered.ipynb #b44c8a94
 def assets_folder(folder=None, # the unpacked npm package, or its `public/data`; else the environment variable FESGAN_ASSETS

@@ -6,7 +6,6 @@
 __all__ = ['critic_layers', 'Critic']
 
 # %% ../../nbs/models/02_critic.ipynb #3749677e
-import torch
 from torch import nn
 
 from ..files import FesganError

@@ -11,10 +11,10 @@ import contextlib
 from pathlib import Path
 import numpy as np, torch
 from torch.nn import functional as F
-from ..data.batches import one_hot, to_float, to_uint8
+from ..data.batches import one_hot, to_float
 from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, atomic, choose
-from ..models.edit import as_batch, conditions_of, edit_all, edit_faces, evaluating
+from ..models.edit import as_batch, conditions_of, edit_faces, evaluating
 
 # %% ../../nbs/reporting/00_grids.ipynb #87b93226
 @contextlib.contextmanager

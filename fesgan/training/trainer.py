@@ -7,11 +7,10 @@ __all__ = ['build', 'State', 'weighed', 'update', 'rate', 'claim', 'read_history
            'sample_sheet', 'save_sheet', 'window', 'stop_signals', 'Stopped', 'train', 'launch', 'run', 'finish']
 
 # %% ../../nbs/training/02_trainer.ipynb #3aa18ec0
-import contextlib, json, math, os, signal, time
+import contextlib, json, math, signal, time
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import torch
 import yaml
 
@@ -19,7 +18,7 @@ from ..data.batches import Batches, FaceSet, one_hot, to_float, to_uint8
 from ..files import FesganError, Progress, atomic
 from ..models.generator import save_generator
 from ..provenance import save_provenance
-from .systems import System, as_params, get_system, label
+from .systems import System, as_params, label
 
 # %% ../../nbs/training/02_trainer.ipynb #f496ce55
 def build(network, # a function without arguments that makes a module
