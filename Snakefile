@@ -66,7 +66,7 @@ prepare = node("00_prepare", run=f"{WORK}/prepare.ipynb", out=f"{WORK}/faces", *
 
 rule prepare:
     input: nb=f"{NB}/00_prepare.ipynb"
-    output: f"{WORK}/faces/prepare.json"
+    output: f"{WORK}/faces/prepare.json", f"{WORK}/faces/faces.npy", f"{WORK}/faces/catalog.csv"
     params: command=prepare
     shell: "{params.command}"
 

@@ -114,7 +114,7 @@ class Progress:
         self.done,self.first,self.start,self.last,self.bar = 0,0,time.time(),time.time(),None
         notebook = "ipykernel" in sys.modules and not os.environ.get("FESGAN_HEADLESS")
         if notebook or self.file.isatty():
-            from tqdm.auto import tqdm
+            from tqdm import tqdm
             self.bar = tqdm(total=total, desc=what, file=None if notebook else self.file, leave=not notebook)
 
     def start_at(self, done:int # units that an earlier sitting did

@@ -181,7 +181,7 @@ def test_no_script_no_network_and_text_is_escaped(report):
 def test_report_without_anything(tmp_path):
     index = html_report(tmp_path/"empty", "Nothing yet")
     assert broken_links(index) == [] and "<section" not in index.read_text()
-    with pytest.raises(FesganError, match="choose one of: toy, shipped, real"): html_report(tmp_path/"empty", "x", size="big")
+    with pytest.raises(FesganError, match="choose one of: toy, short, shipped, real"): html_report(tmp_path/"empty", "x", size="big")
 
 
 def test_broken_inputs_are_named(tmp_path):

@@ -25,7 +25,7 @@ def work(tmp_path_factory):
 
 
 def study(work, *more):
-    command = [sys.executable, "-m", "fesgan.app.cli", "study", "--profile", work/"toy.yaml", "--work", work/"runs", "--out", work/"reports", "--cores", "2", *more]
+    command = [Path(sys.executable).parent/"fesgan", "study", "--profile", work/"toy.yaml", "--work", work/"runs", "--out", work/"reports", "--cores", "2", *more]
     return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ABLATION_METRICS', 'SMALL', 'find_runs', 'variant', 'Trained', 'generators', 'Comparison', 'compare', 'save_answers',
-           'read_answers', 'publish_group', 'report_markdown']
+           'read_answers', 'judge_sentence', 'publish_group', 'report_markdown']
 
 # %% ../../nbs/reporting/04_study.ipynb #97cec75b
 import json, os, shutil
@@ -100,6 +100,15 @@ def read_answers(folder # results of one group
     "All answers of a group."
     return [json.loads(p.read_text()) for p in sorted((Path(folder)/"answers").glob("*.json"))]
 
+# %% ../../nbs/reporting/04_study.ipynb #9528a636
+def judge_sentence(work # work folder of the study
+                  )->str: # empty where there is no judge
+    "What the judge can do, in a sentence."
+    path = Path(work)/"judge"/"judge.json"
+    if not path.is_file(): return ""
+    facts = json.loads(path.read_text())
+    return f"The judge behind every accuracy reads {100*facts['accuracy']:.1f} % of {facts['n_test']:,} real test faces right (it learnt from {facts['n_train']:,})."
+
 # %% ../../nbs/reporting/04_study.ipynb #79860343
 SMALL = ("params.yaml", "provenance.json", "metrics.json", "edits.csv")
 
@@ -125,7 +134,7 @@ def publish_group(work, # work folder of the study
             if (run/file).is_file(): shutil.copyfile(run/file, kept/file)
     notebooks = sorted(results.glob("*.ipynb")) + sorted(runs[0].glob("*.ipynb")) if pictures else sorted(results.glob("[12]*.ipynb")) # those with tables only
     sentences = [f"{a['question']} {title}: {s}" for a in read_answers(results) for title,said in a["answers"].items() for s in said]
-    html_report(new, title=title, size=size, detail=detail, notebooks=notebooks, runs=runs, answers=sentences)
+    html_report(new, title=title, size=size, detail=f"{detail} {judge_sentence(work)}".strip(), notebooks=notebooks, runs=runs, answers=sentences)
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)
     return target/"index.html"
@@ -139,7 +148,7 @@ def report_markdown(out, # reports of one profile, groups already published
     "Questions, answers, figures and tables of every group, each under its statement of size."
     out,parts = Path(out),[f"# {title}"]
     for group,(size,detail) in groups.items():
-        parts += [f"## {SIZES[size].split('. ')[0]}", f"> {SIZES[size]} {detail}".strip(), f"The same as a page: [{group}/index.html]({group}/index.html)."]
+        parts += [f"## {SIZES[size].split('. ')[0]}", f"> {SIZES[size]} {detail} {judge_sentence(work)}".strip(), f"The same as a page: [{group}/index.html]({group}/index.html)."]
         for a in read_answers(Path(work)/"results"/group):
             parts += [f"### {a['question']}"] + [f"**{t}.** " + " ".join(s) for t,s in a["answers"].items()]
             parts += [(out/group/"tables"/p.name).read_text() for p in sorted((out/group/"tables").glob(f"ablation_{a['name']}*.md"))]
