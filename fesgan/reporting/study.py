@@ -16,7 +16,7 @@ import pandas as pd
 from ..files import FesganError, atomic
 from ..models.generator import Generator, load_generator
 from .html import SIZES, html_report
-from .tables import ablation_table, ablation_text, answer_sentence, read_edits, read_params, write_table
+from .tables import METRICS, ablation_table, ablation_text, answer_sentence, read_edits, read_params, write_table
 
 # %% ../../nbs/reporting/04_study.ipynb #6c2b2f5c
 def find_runs(folder, # of one group
@@ -52,8 +52,8 @@ def generators(folder, # of one group
     "One generator of each variant in a group."
     found = {}
     for run in find_runs(folder, judged=False):
-        p = read_params(run)
-        if where(p): found.setdefault(variant(run, folder), Trained(load_generator(run/"generator.safetensors"), p["label"], p["seed"], p["image_size"], p))
+        name,p = variant(run, folder),read_params(run)
+        if name not in found and where(p): found[name] = Trained(load_generator(run/"generator.safetensors"), p["label"], p["seed"], p["image_size"], p)
     return found
 
 # %% ../../nbs/reporting/04_study.ipynb #f01a6dfa
@@ -77,8 +77,7 @@ def compare(folders, # judged run folders
     sides = {n: [f for f in folders if n in Path(f).parts] for n in (baseline, changed)}
     labels = {n: read_params(f[0])["label"] for n,f in sides.items()}
     edits = read_edits(sides[baseline] + sides[changed])
-    column = dict(acd="distance", accuracy="correct")
-    metrics = [m for m in ABLATION_METRICS if edits.get(column.get(m, m), pd.Series(dtype=float)).notna().any()]
+    metrics = [m for m in ABLATION_METRICS if METRICS[m][1] in edits and edits[METRICS[m][1]].notna().any()]
     table = ablation_table(edits, labels[baseline], labels[changed], metrics)
     text = ablation_text(table, labels[baseline], labels[changed])
     title = f"{labels[baseline]} against {labels[changed]}"

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 import yaml
 
-from ..data.batches import Batches, FaceSet, one_hot, to_float, to_uint8
+from ..data.batches import Batches, FaceSet
 from ..files import FesganError, Progress, atomic
+from ..models.edit import edit_all
 from ..models.generator import save_generator
 from ..provenance import save_provenance
 from .systems import System, as_params, label
@@ -150,14 +151,12 @@ def load_checkpoint(state:State, # of the same system
     return True
 
 # %% ../../nbs/training/02_trainer.ipynb #ac15262a
-@torch.no_grad()
 def sample_sheet(G, # generator
                  faces:FaceSet # a few faces, one row each
                 ): # uint8 array (rows*S, 8*S, 3)
     "Each face and what the generator makes of it, expression by expression."
-    x,n = to_float(faces.images),G.config["n_conditions"]
-    columns = [x] + [G(x, one_hot(torch.full((len(x),), i, device=x.device), n)) for i in range(n)]
-    return to_uint8(torch.cat(columns, 3)).permute(0, 2, 3, 1).flatten(0, 1).cpu().numpy()
+    rows = torch.cat([faces.images[:, None], edit_all(G, faces.images)], 1) # (N, 8, 3, S, S)
+    return rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1).cpu().numpy()
 
 def save_sheet(G, faces, path):
     "Write a sheet of samples as PNG."
@@ -210,10 +209,11 @@ def train(system:System, # what to train
     show = show if show is not None else faces.take(range(min(4, len(faces))))
     claim(folder, dict(label=label(system), **as_params(system) | dict(image_size=faces.size), seed=seed, steps=steps, precision=precision,
                        faces=len(faces), data_hash=faces.data_hash, **extra), replace)
-    state = State(system, faces, launch(device, precision), seed)
+    fabric = launch(device, precision)
+    state = State(system, faces.to(fabric.device), fabric, seed)
     if load_checkpoint(state, folder): _rewind(folder, state.step)
     if state.step >= steps and (folder/"generator.safetensors").is_file(): return folder
-    run(state, folder, steps, show, log_every, sample_every, save_every)
+    run(state, folder, steps, show.to(fabric.device), log_every, sample_every, save_every)
     return folder
 
 def launch(device:str="auto", # `auto`, `cpu`, `cuda`
