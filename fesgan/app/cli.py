@@ -124,7 +124,7 @@ def train(system:Annotated[str, Argument(help="A name from `fesgan systems`: usg
           precision:Annotated[str, Option(help="32-true or bf16-mixed (faster on recent GPUs).")]="32-true",
           set_:Annotated[list[str] | None, Option("--set", metavar="FIELD=VALUE", help="A field of the system, field=value; may be repeated. Fields: block (residual, sarb), blocks (1..), "
                "skip (true, false), width, critic_width (channels), image_size (pixels), batch (faces), n_critic (critic updates per generator update), "
-               "lr (Adam's rate), l_cls, l_cyc, l_gp (weights of the terms), decay_from (0..1), flip (true, false).")]=None,
+               "lr (Adam's rate), l_cls, l_cyc, l_gp (weights of the terms), decay_from (0..1), flip (true, false), recolour (0..1, share of faces that take another face's colours).")]=None,
           save_every:Annotated[int, Option(help="Critic updates between checkpoints, above 0.", min=1)]=1000):
     """Train one system on prepared faces, or go on with a run that was stopped.
 

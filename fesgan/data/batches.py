@@ -109,10 +109,11 @@ class Batches:
     def __init__(self, faces:FaceSet, # the training faces
                  batch_size:int, # faces a batch
                  seed:int=0, # of everything drawn here
-                 flip:bool=True # mirror half of the faces (HFlip, as all the papers)
+                 flip:bool=True, # mirror half of the faces (HFlip, as all the papers)
+                 augment=None # (x, bytes of all the faces, rng) -> x: what else is done to a batch, on the device; draws from rng only
                 ):
         if not len(faces): raise FesganError("There are no faces to draw batches from.")
-        self.faces,self.batch_size,self.flip = faces,batch_size,flip
+        self.faces,self.batch_size,self.flip,self.augment = faces,batch_size,flip,augment
         self.rng = torch.Generator(faces.images.device).manual_seed(seed)
         self.order,self.drawn = self._shuffle(),0
 
@@ -130,6 +131,7 @@ class Batches:
         if self.flip:
             mirrored = torch.rand(len(rows), generator=self.rng, device=self.rng.device) < 0.5
             x = torch.where(mirrored[:,None,None,None], x.flip(3), x)
+        if self.augment: x = self.augment(x, self.faces.images, self.rng)
         target = label[torch.randperm(len(rows), generator=self.rng, device=self.rng.device)]
         self.drawn += len(rows)
         return Batch(x, label, target)

@@ -10,6 +10,7 @@ __all__ = ['STARGAN_OBJECTIVE', 'SYSTEMS', 'ABLATIONS', 'Objective', 'System', '
 import dataclasses
 from dataclasses import dataclass, field, fields
 
+from ..data.colour import share
 from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, choose
 from ..models.critic import Critic
@@ -54,6 +55,7 @@ class System:
     epochs: int = 350 # passes over the training faces
     decay_from: float = 1. # share of the run after which the rate falls to zero linearly; 1 is never (the public decay code leaves it at 0.9999)
     flip: bool = True # mirror half of the faces
+    recolour: float = 0. # probability, 0 to 1, that a face takes another training face's colours (SARGAN's text: ReHistoGAN, not in its code)
     objective: Objective = field(default=STARGAN_OBJECTIVE, repr=False) # terms and weights
 
 # %% ../../nbs/training/01_systems.ipynb #a3cee456
@@ -114,6 +116,7 @@ def _checked(system):
         if not getattr(system, k) > 0: raise FesganError(f"{k}={getattr(system, k)} must be above zero.")
     for k in ("l_cls", "l_cyc", "l_gp"):
         if not getattr(system, k) >= 0: raise FesganError(f"{k}={getattr(system, k)} must not be negative.")
+    share(system.recolour, "recolour")
     return system
 
 # %% ../../nbs/training/01_systems.ipynb #86e0bdae
@@ -140,10 +143,11 @@ def from_params(params:dict # of a run folder; keys that are no fields of a syst
 
 # %% ../../nbs/training/01_systems.ipynb #9eaf8d53
 ABLATIONS = dict(block=lambda v: "SARB" if v == "sarb" else "vanilla RB", blocks=lambda v: f"{v} block{'s' if v > 1 else ''}",
-                 skip=lambda v: "with skip" if v == "ultimate" else "no skip") # how a label names a changed switch
+                 skip=lambda v: "with skip" if v == "ultimate" else "no skip",
+                 recolour=lambda v: f"recoloured {v:g}") # how a label names a changed field
 
 def label(system:System # any system
          )->str: # as in "SARGAN (6 blocks, no skip)"
-    "The system's title and what differs from the paper in its three switches."
+    "The system's title and what differs from the paper in its three switches, and whether faces were recoloured."
     changed = [say(getattr(system, k)) for k,say in ABLATIONS.items() if getattr(system, k) != getattr(SYSTEMS[system.name], k)]
     return system.title + (f" ({', '.join(changed)})" if changed else "")
