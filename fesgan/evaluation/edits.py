@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from ..data.batches import FaceSet
-from ..data.expressions import EXPRESSIONS
+from ..data.expressions import AU_COLUMNS, EXPRESSIONS
 from .colour import histogram_distance
 from .identity import compare_identity, encode
 from .realism import fd_dlib, fid, psnr, ssim
@@ -51,7 +51,9 @@ def truth_rows(faces:FaceSet, # all test faces
                pairs:pd.DataFrame # from `edit_pairs`
               )->np.ndarray: # position in `faces` for each pair, -1 where there is no truth
     "Where the true picture of each edit lies: same person, target expression, rendered."
-    known = {(s, e): i for i,(s,e,d) in enumerate(zip(faces.catalog.subject, faces.catalog.expression, faces.catalog.dataset)) if d == "rendered"}
+    c = faces.catalog.reset_index(drop=True)
+    c = c.assign(total=c.reindex(columns=AU_COLUMNS).sum(axis=1))[c.dataset=="rendered"].sort_values("total", kind="stable") # the strongest comes last and stays
+    known = {(s, e): i for s,e,i in zip(c.subject, c.expression, c.index)}
     subject = inputs.catalog.subject.to_numpy()
     return np.array([known.get((subject[i], EXPRESSIONS[t]), -1) for i,t in zip(pairs.i, pairs.target)])
 
