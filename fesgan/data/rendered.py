@@ -9,8 +9,8 @@ __all__ = ['ETHNICITIES', 'SHAPES', 'OUTLINES', 'ASYMMETRIES', 'ENDS', 'HAIR', '
            'is_test', 'draw_hair', 'draw_person', 'draw_camera', 'draw_light', 'body_weights', 'face_weights',
            'expression_aus', 'ridge', 'creases', 'crease_depth', 'texel_points', 'smoothstep', 'beard_map', 'scalp_map',
            'skin_texture', 'paint', 'recolour', 'shells', 'hair_texture', 'clear_of_face', 'eye_texture', 'aim',
-           'Scene', 'scene', 'render', 'face_mask', 'catalog_row', 'person_rows', 'write_picture', 'render_person',
-           'versions', 'keep_settings', 'render_set']
+           'Scene', 'scene', 'check_size', 'render', 'face_mask', 'catalog_row', 'person_rows', 'write_picture',
+           'render_person', 'versions', 'keep_settings', 'render_set']
 
 # %% ../../nbs/data/03_rendered.ipynb #6e7c25a0
 import csv, functools, json
@@ -550,6 +550,11 @@ def scene(person:Person, camera:Camera, light:Light, root:Path)->Scene:
     "The last scene is kept."
     return Scene(person, camera, light, root)
 
+def check_size(size:int # pixels
+              ):
+    "Refuse pictures that are too small or too large."
+    if not 16 <= size <= 2048: raise FesganError(f"Pictures of {size} pixels cannot be rendered; 16 to 2048 are possible.")
+
 def render(person:Person,
            aus:dict=None, # action unit: intensity 0 to 5; None: neutral
            camera:Camera=Camera(),
@@ -561,7 +566,7 @@ def render(person:Person,
           ): # uint8 (size, size, 3), or a `Picture`
     "A picture of a person with an expression. Expressions of one person are quick: the scene is kept."
     from PIL import Image
-    if not 16 <= size <= 2048: raise FesganError(f"Pictures of {size} pixels cannot be rendered; 16 to 2048 are possible.")
+    check_size(size)
     try: import vtk # noqa: F401
     except ImportError as e: raise FesganError(NO_VTK) from e
     s = scene(person, camera, light, assets_folder(folder))
@@ -648,8 +653,9 @@ def render_set(out, # folder for catalog.csv, images/, LICENSE and SHA256SUMS
                folder=None, # the assets; else FESGAN_ASSETS
               )->Path: # `out`; SHA256SUMS is written last
     "Render people with all expressions. Stopped at any moment, it goes on where it was."
-    out,rows,people,root = Path(out),[],range(seed, seed+n_people),assets_folder(folder)
+    check_size(size)
     if 1. not in strengths or not all(0 < s <= 1 for s in strengths): raise FesganError(f"Strengths are {strengths}; they must lie above 0 and up to 1, and 1 must be among them.")
+    out,rows,people,root = Path(out),[],range(seed, seed+n_people),assets_folder(folder)
     keep_settings(out/"settings.json", dict(size=size, renderer=versions()))
     with Progress(n_people, "rendering people") as bar, ProcessPoolExecutor(workers) as pool:
         for some in pool.map(functools.partial(render_person, out=out, strengths=tuple(strengths), size=size, folder=root), people):
