@@ -9,7 +9,7 @@ __all__ = ['TARGETS_SHA256', 'Head', 'SHADER', 'assets_folder', 'targets_file', 
            'window', 'shoot', 'project']
 
 # %% ../../nbs/data/02a_meshes.ipynb #908538eb
-import functools, json, os
+import contextlib, functools, json, os
 from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
@@ -332,13 +332,13 @@ class Actor:
         self.poly.Modified()
 
 # %% ../../nbs/data/02a_meshes.ipynb #dd0dd31a
-@functools.lru_cache(maxsize=2)
-def window(size:int # pixels
-          ):
-    "One off-screen window for each size; VTK needs no display."
+@functools.lru_cache(maxsize=1)
+def window():
+    "The one off-screen window, which takes any size; VTK needs no display."
     import vtk
+    with contextlib.suppress(ImportError): import triton # noqa: F401 - torch's compiler; its LLVM has to be loaded before the software renderer's, or importing it later ends the process
     w = vtk.vtkRenderWindow()
-    w.SetOffScreenRendering(1); w.SetMultiSamples(0); w.SetSize(size, size)
+    w.SetOffScreenRendering(1); w.SetMultiSamples(0)
     return w
 
 def shoot(renderer, # a vtkRenderer
@@ -347,7 +347,8 @@ def shoot(renderer, # a vtkRenderer
     "Take the picture."
     import vtk
     from vtk.util.numpy_support import vtk_to_numpy
-    w,grab = window(size),vtk.vtkWindowToImageFilter()
+    w,grab = window(),vtk.vtkWindowToImageFilter()
+    w.SetSize(size, size)
     if not w.HasRenderer(renderer): # it stays in the window, with its textures and shaders, until another comes
         for other in list(w.GetRenderers()): w.RemoveRenderer(other)
         w.AddRenderer(renderer)
