@@ -446,7 +446,6 @@ def grow(self:Scene):
         if length:
             mesh,stand,opacity = shells(self.head, area(self.head.fine.points), length)
             actor = Actor(self.renderer, mesh, hair_texture(p, area(texel_points(self.root))), PARTS.index(name), shine=.01, soft=.3)
-            actor.actor.GetProperty().BackfaceCullingOn()
             self.grown[name] = actor,stand,opacity
 
 # %% ../../nbs/data/03_rendered.ipynb #3558af47
