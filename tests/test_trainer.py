@@ -10,7 +10,7 @@ from fesgan.data.batches import FaceSet
 from fesgan.files import FesganError
 from fesgan.models.generator import load_generator
 from fesgan.training.systems import get_system
-from fesgan.training.trainer import load_checkpoint, read_history, train
+from fesgan.training.trainer import CHECKPOINTS, load_checkpoint, read_history, train
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 STEPS = dict(steps=60, log_every=5, save_every=10, sample_every=30, device="cpu")
@@ -60,12 +60,58 @@ def test_half_a_line_of_history_is_dropped(whole, tmp_path):
     (folder/"params.yaml").write_text(yaml.safe_dump(params | dict(steps=60)))
     same(train(toy(), faces(), folder, **STEPS), whole)
 
+def again(folder, **changed):
+    "The same run as if it had been meant to be longer."
+    params = yaml.safe_load((folder/"params.yaml").read_text())
+    (folder/"params.yaml").write_text(yaml.safe_dump(params | changed))
 
-def test_checkpoint_cut_in_half_is_explained(tmp_path):
-    folder = train(toy(), faces(), tmp_path/"run", **STEPS | dict(steps=10))
+
+def test_checkpoint_cut_in_half_costs_only_what_came_after_the_one_before(whole, tmp_path, capsys):
+    folder = train(toy(), faces(), tmp_path/"run", **STEPS | dict(steps=20))
     path = folder/"checkpoint.pt"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(FesganError, match="checkpoint.pt cannot be read.*Delete it"): train(toy(), faces(), folder, **STEPS | dict(steps=10))
+    again(folder, steps=60)
+    same(train(toy(), faces(), folder, **STEPS), whole)
+    assert "checkpoint.pt cannot be read" in capsys.readouterr().err
+
+
+def test_two_checkpoints_cut_in_half_are_explained(tmp_path):
+    folder = train(toy(), faces(), tmp_path/"run", **STEPS | dict(steps=20))
+    for name in CHECKPOINTS: (folder/name).write_bytes((folder/name).read_bytes()[:1000])
+    with pytest.raises(FesganError, match="checkpoint.pt and .*checkpoint-before.pt cannot be read. Delete them"): train(toy(), faces(), folder, **STEPS | dict(steps=20))
+
+
+def test_full_disk_is_explained_and_goes_on(whole, tmp_path):
+    "Files above a limit cannot be written, as on a full disk; without the limit the run goes on."
+    folder = train(toy(), faces(), tmp_path/"run", **STEPS | dict(steps=20))
+    saved = [(folder/c).read_bytes() for c in CHECKPOINTS]
+    again(folder, steps=60)
+    code = (f"import sys, signal, resource; sys.path.insert(0, 'tests')\nfrom test_trainer import *\nfrom pathlib import Path\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\ntry: train(toy(), faces(), Path({str(folder)!r}), **STEPS)\nexcept FesganError as e: print(e)")
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "cannot be written to (File too large). Make room" in run.stdout, run.stderr[-500:]
+    assert [(folder/c).read_bytes() for c in CHECKPOINTS] == saved and not [p for p in folder.iterdir() if p.name.startswith(".")]
+    same(train(toy(), faces(), folder, **STEPS), whole)
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path/"file").write_text("")
+    with pytest.raises(FesganError, match="cannot be written to .*choose another folder"): train(toy(), faces(), tmp_path/"file"/"run", **STEPS)
+
+
+def test_one_process_a_folder(whole):
+    "A second process is refused while the first one works, not after it was killed."
+    code = f"import time; from pathlib import Path; from fesgan.training.trainer import alone\nwith alone(Path({str(whole)!r})): print('in', flush=True); time.sleep(60)"
+    run = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert run.stdout.readline() == "in\n"
+    with pytest.raises(FesganError, match="Another process is training in"): train(toy(), faces(), whole, **STEPS)
+    run.kill(); run.wait()
+    assert train(toy(), faces(), whole, **STEPS) == whole
+
+
+def test_no_memory(tmp_path):
+    with pytest.raises(FesganError, match="batches of 4 faces and networks of width 1000000 .* smaller batch"):
+        train(get_system("usgan", width=1_000_000, critic_width=8, batch=4), faces(), tmp_path/"run", **STEPS)
 
 
 def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path):

@@ -15,18 +15,19 @@ from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, choose
 from ..models.critic import Critic
 from ..models.generator import Generator
-from .losses import critic_terms, generator_terms
+from .losses import critic_terms, edit_batch, generator_terms
 
 # %% ../../nbs/training/01_systems.ipynb #35849c93
 @dataclass(frozen=True)
 class Objective:
-    "The critic's and the generator's terms, and which field of the system weighs each (1 where none does)."
-    critic: callable # (G, D, batch, alpha) -> {name: scalar}
-    generator: callable # (G, D, batch) -> {name: scalar}
+    "The edited faces, the critic's and the generator's terms, and which field of the system weighs each (1 where none does)."
+    edit: callable # (G, batch) -> faces
+    critic: callable # (D, batch, faces, alpha) -> {name: scalar}
+    generator: callable # (G, D, batch, faces) -> {name: scalar}
     weights: dict # term name -> field of the system
 
 # %% ../../nbs/training/01_systems.ipynb #a31f16fa
-STARGAN_OBJECTIVE = Objective(critic_terms, generator_terms, dict(cls="l_cls", gp="l_gp", cyc="l_cyc"))
+STARGAN_OBJECTIVE = Objective(edit_batch, critic_terms, generator_terms, dict(cls="l_cls", gp="l_gp", cyc="l_cyc"))
 
 # %% ../../nbs/training/01_systems.ipynb #a31013b8
 @dataclass(frozen=True)
