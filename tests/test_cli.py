@@ -40,6 +40,7 @@ def fails(*words, says, code=2):
     "prepare": ["kdef", "--size", "pixels", "--crop", "landmarks", "--limit", "--split", "--seed", "fesgan prepare rendered -o faces"],
     "render": ["--people", "--size", "--strengths", "--workers", "FESGAN_ASSETS", "fesgan render more --people 1000"],
     "train": ["--steps", "--seed", "--device", "--precision", "bf16-mixed", "--set blocks=6", "exit code 3", "fesgan train sargan faces"],
+    "bench": ["--systems", "--cycles", "--rounds", "floor", "fesgan bench --systems usgan"],
     "evaluate": ["--judge", "--limit", "fesgan evaluate runs/sargan faces"],
     "report": ["fesgan report reports/runs/demo reports/demo"],
     "study": ["--profile", "--cores", "--sweep", "--dry-run", "--unlock", "--work", "--out", "sweep_lcyc.csv"]}.items())
