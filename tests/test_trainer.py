@@ -10,7 +10,7 @@ from fesgan.data.batches import FaceSet
 from fesgan.files import FesganError
 from fesgan.models.generator import load_generator
 from fesgan.training.systems import get_system
-from fesgan.training.trainer import CHECKPOINTS, load_checkpoint, read_history, train
+from fesgan.training.trainer import CHECKPOINTS, load_checkpoint, mine, read_history, train
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 STEPS = dict(steps=60, log_every=5, save_every=10, sample_every=30, device="cpu")
@@ -112,6 +112,19 @@ def test_one_process_a_folder(whole):
 def test_no_memory(tmp_path):
     with pytest.raises(FesganError, match="batches of 4 faces and networks of width 1000000 .* smaller batch"):
         train(get_system("usgan", width=1_000_000, critic_width=8, batch=4), faces(), tmp_path/"run", **STEPS)
+
+
+def test_two_processes_are_one(whole, tmp_path):
+    "Two processes that share every batch do what one does with the whole batch; the sums differ in their last digits only."
+    (tmp_path/"run.py").write_text(f"import sys; sys.path.insert(0, 'tests')\nfrom test_trainer import *\nfrom pathlib import Path\ntrain(toy(), faces(), Path({str(tmp_path/'two')!r}), **STEPS | dict(steps=20))")
+    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path/"run.py")], cwd=ROOT, capture_output=True, text=True, timeout=180)
+    assert run.returncode == 0, run.stderr[-800:]
+    for one, two in zip(terms(whole)[:4], terms(tmp_path/"two"), strict=True): assert one == pytest.approx(two, abs=1e-3)
+
+
+def test_batch_that_cannot_be_shared(tmp_path):
+    class Three: world_size, global_rank = 3, 0
+    with pytest.raises(FesganError, match="A batch of 4 cannot be shared evenly by 3 processes"): mine(torch.zeros(4), Three)
 
 
 def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path):
