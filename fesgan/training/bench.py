@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LOOPS', 'Pictures', 'label2onehot', 'PublicLoop', 'same_losses', 'passes', 'layer_costs', 'best_time', 'device_speed',
-           'floor', 'peak_memory', 'time_loop', 'alone', 'bench_row', 'bench', 'bench_table', 'save_bench']
+           'floor', 'peak_memory', 'time_loop', 'alone', 'bench_row', 'bench', 'bench_table', 'save_bench',
+           'public_edits', 'bench_edits']
 
 # %% ../../nbs/training/04_bench.ipynb #151ee2e1
-import json, math, tempfile, time
+import json, tempfile, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,8 +21,10 @@ from torch.nn import functional as F
 from ..data.batches import load_faces
 from ..data.catalog import image_paths, prepare_faces, read_catalog
 from ..data.expressions import EXPRESSIONS
+from ..data.faces import crop_face, read_image
 from ..files import Progress, atomic, duration
 from ..models.blocks import layer_macs
+from ..models.edit import edit_all
 from ..provenance import device_name, package_versions
 from .systems import System, get_system
 from .trainer import State, build, launch, update
@@ -127,15 +130,14 @@ def layer_costs(module, *inputs)->list: # (MACs, numbers moved for each image, w
     return costs
 
 # %% ../../nbs/training/04_bench.ipynb #6a5c3367
-def best_time(f, device, seconds=1.):
-    "The fastest of many tries."
+def best_time(f, device, tries=20):
+    "The fastest of some tries, in seconds, after one that does not count."
     sync = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    f(); sync()
-    best,end = math.inf,time.perf_counter()+seconds
-    while time.perf_counter() < end:
+    def once():
         start = time.perf_counter(); f(); sync()
-        best = min(best, time.perf_counter()-start)
-    return best
+        return time.perf_counter()-start
+    once()
+    return min(once() for _ in range(tries))
 
 def device_speed(device, # where
                  dtype:torch.dtype # of the matrices
@@ -244,7 +246,7 @@ def bench(names=("usgan", "sargan", "stargan"), # systems
     for r in rows: r["ratio"] = r["updates_per_second"]/next(p["updates_per_second"] for p in rows if p["system"] == r["system"] and p["loop"] == "public")
     facts = dict(device=device_name(where), cores=torch.get_num_threads(), versions=package_versions(("torch", "torchvision", "lightning", "numpy", "fesgan")),
                  speed={("bf16" if k == 2 else "fp32"): v for k,v in speeds.items()}, fields=fields, cycles=cycles, rounds=rounds)
-    return dict(facts=facts, rows=rows)
+    return dict(facts=facts, rows=rows, edits=[bench_edits(s, where) for s in systems])
 
 # %% ../../nbs/training/04_bench.ipynb #eefaa851
 def bench_table(found:dict # of `bench`
@@ -257,7 +259,7 @@ def bench_table(found:dict # of `bench`
                           "floor, updates/s": rows.floor_updates_per_second.map("{:.2f}".format), "of floor": rows.of_floor.map("{:.0%}".format),
                           "100,000 updates": [duration(1e5/u) for u in rows.updates_per_second]})
     said = ", ".join(f"{k} {v}" for k,v in f["versions"].items() if v)
-    return f"{f['device']}, {f['cores']} thread{'s' if f['cores'] > 1 else ''}; {', '.join(f'{k} {v}' for k,v in f['fields'].items())}; {f['rounds']} rounds of {f['cycles']} cycles; {said}.\n\n" + table.to_markdown(index=False) + "\n"
+    return f"{f['device']}, {f['cores']} thread{'s' if f['cores'] > 1 else ''}; {', '.join(f'{k} {v}' for k,v in f['fields'].items())}; {f['rounds']} rounds of {f['cycles']} cycles; {said}.\n\n" + table.to_markdown(index=False) + "\n\n" + pd.DataFrame([{"system": e["system"], "edit, one by one": f"{e['public_ms']:.0f} ms", "edit, together": f"{e['ours_ms']:.0f} ms", "ratio": f"{e['ratio']:.1f}"} for e in found["edits"]]).to_markdown(index=False) + "\n"
 
 def save_bench(found:dict, # of `bench`
                out # folder
@@ -267,3 +269,33 @@ def save_bench(found:dict, # of `bench`
     with atomic(Path(out)/f"{name}.json") as tmp: tmp.write_text(json.dumps(found, indent=1)+"\n")
     with atomic(Path(out)/f"{name}.md") as tmp: tmp.write_text(bench_table(found))
     return Path(out)/f"{name}.json"
+
+# %% ../../nbs/training/04_bench.ipynb #8a6db07f
+def public_edits(G, # generator
+                 pictures:list, # JPEG files
+                 size:int, # pixels
+                 device)->list: # tensors (8, 3, S, S) in [0, 1]: a face and its edits
+    "Every face in every expression, as the public test scripts make them."
+    loader = torch.utils.data.DataLoader(Pictures(pictures, [0]*len(pictures), size), 1)
+    n,out = G.config["n_conditions"],[]
+    with torch.no_grad():
+        for x,_ in loader:
+            row = [x.to(device)]
+            for t in range(n):
+                c = label2onehot(torch.tensor([t]), n).to(device)
+                G(row[0], c) # for the sheet ...
+                row.append(G(row[0], c)) # ... and for the file
+            out.append(((torch.cat(row)+1)/2).clamp(0, 1).cpu())
+    return out
+
+def bench_edits(system:System, device, faces:int=16, tries:int=3)->dict: # milliseconds for each edit, and the ratio
+    "Time editing: one face after the other, and all at once."
+    catalog = read_catalog("rendered").head(faces)
+    pictures = [str(p) for p in image_paths(catalog)]
+    where,G = torch.device(device),system.generator().to(device).to(memory_format=torch.channels_last).eval()
+    plain = system.generator().to(device)
+    images = torch.stack([torch.from_numpy(crop_face(read_image(p), system.image_size, "whole").image).permute(2, 0, 1) for p in pictures])
+    edits = len(pictures)*G.config["n_conditions"]
+    one = best_time(lambda: public_edits(plain, pictures, system.image_size, where), where, tries=tries)
+    many = best_time(lambda: edit_all(G, images), where, tries=tries)
+    return dict(system=system.name, public_ms=1e3*one/edits, ours_ms=1e3*many/edits, ratio=one/many, faces=faces)
