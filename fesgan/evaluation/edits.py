@@ -65,7 +65,7 @@ def measure_edits(generator, # maps (x, condition) to an edited face
                  ): # table of edits, uint8 edits (n, 3, S, S), descriptors of inputs and of edits (n, 128)
     "Edit, and measure identity, expression, colour and, where it is known, the distance to the truth."
     pairs = edit_pairs(inputs, faces.expressions)
-    source,target = inputs.images[pairs.i.to_numpy()],torch.tensor(pairs.target.to_numpy())
+    source,target = inputs.images[torch.tensor(pairs.i.to_numpy())],torch.tensor(pairs.target.to_numpy())
     edits = edit_faces(generator, source, target)
     before,after = encode(inputs.images),encode(edits)
     cat = inputs.catalog.iloc[pairs.i].reset_index(drop=True)
