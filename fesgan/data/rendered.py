@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['ETHNICITIES', 'SHAPES', 'OUTLINES', 'ASYMMETRIES', 'ENDS', 'HAIR', 'BEARDS', 'BROWS', 'HAIR_COLOURS', 'AGES', 'UNITS',
            'TOGETHER', 'RELAXED', 'POSED', 'DEPTH', 'CHEEK', 'SKIN_HUE', 'TEXELS', 'FACE', 'PARTS', 'CHIN', 'SLACK',
-           'DARKEST', 'LANDMARKS', 'NO_VTK', 'Picture', 'LICENCE', 'STRENGTHS', 'Person', 'Camera', 'two_sided', 'cell',
+           'DARKEST', 'LANDMARKS', 'Picture', 'LICENCE', 'STRENGTHS', 'Person', 'Camera', 'two_sided', 'cell',
            'is_test', 'draw_hair', 'draw_person', 'draw_camera', 'draw_light', 'body_weights', 'face_weights',
            'expression_aus', 'ridge', 'creases', 'crease_depth', 'texel_points', 'smoothstep', 'beard_map', 'scalp_map',
            'skin_texture', 'paint', 'recolour', 'shells', 'hair_texture', 'clear_of_face', 'eye_texture', 'aim',
-           'Scene', 'scene', 'check_size', 'render', 'face_mask', 'catalog_row', 'person_rows', 'write_picture',
-           'render_person', 'versions', 'keep_settings', 'render_set']
+           'Scene', 'scene', 'need_vtk', 'check_size', 'render', 'face_mask', 'catalog_row', 'person_rows',
+           'write_picture', 'render_person', 'versions', 'keep_settings', 'render_set']
 
 # %% ../../nbs/data/03_rendered.ipynb #6e7c25a0
 import csv, functools, json
@@ -541,13 +541,18 @@ LANDMARKS = ( # points of the fine head for the 68 marks of iBUG 300-W, in their
     261, 225, 204, 19614, 19622, 24735, 24727, 6979, 6999, 7030, 19516, 131, 201, 19917, 19980, 19962, 19971,
     25032, 25047, 30538, 30532, 19312, 19356, 19291, 24292, 24495, 24451, 32978, 32984, 29033, 24430, 20208, 29321, 20297,
     20317, 25354, 31776, 25268, 25223, 25407, 20379, 20364, 20163, 20191, 29335, 474, 31790, 25251, 25438, 20383, 20419)
-NO_VTK = "Rendering needs VTK and MakeHuman's morph targets: pip install 'fesgan[render]'."
 Picture = namedtuple("Picture", "image landmarks parts") # uint8 (S, S, 3); float (68, 2), column and row; uint8 (S, S), index into `PARTS`
 
 @functools.lru_cache(maxsize=1)
 def scene(person:Person, camera:Camera, light:Light, root:Path)->Scene:
     "The last scene is kept."
     return Scene(person, camera, light, root)
+
+def need_vtk():
+    "VTK, or an error that says how to get it."
+    try: import vtk
+    except ImportError as e: raise FesganError("Rendering needs VTK and MakeHuman's morph targets: pip install 'fesgan[render]'.") from e
+    return vtk
 
 def check_size(size:int # pixels
               ):
@@ -566,8 +571,7 @@ def render(person:Person,
     "A picture of a person with an expression. Expressions of one person are quick: the scene is kept."
     from PIL import Image
     check_size(size)
-    try: import vtk # noqa: F401
-    except ImportError as e: raise FesganError(NO_VTK) from e
+    need_vtk()
     s = scene(person, camera, light, assets_folder(folder))
     fine = s.pose(aus or {})
     image = np.asarray(Image.fromarray(shoot(s.renderer, size*samples)).resize((size, size), Image.BOX))
@@ -632,9 +636,7 @@ def render_person(seed:int, out:Path, strengths, size:int, folder)->list: # rows
 def versions()->dict:
     "What decides a picture's bits, besides this notebook."
     import PIL
-    try: import vtk
-    except ImportError as e: raise FesganError(NO_VTK) from e
-    return dict(vtk=vtk.vtkVersion().GetVTKVersion(), numpy=np.__version__, pillow=PIL.__version__)
+    return dict(vtk=need_vtk().vtkVersion().GetVTKVersion(), numpy=np.__version__, pillow=PIL.__version__)
 
 def keep_settings(path:Path, settings:dict):
     "Remember how a folder is rendered; refuse to go on differently."
