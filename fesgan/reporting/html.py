@@ -94,6 +94,8 @@ def notebook_html(path # an .ipynb file, executed
     try: nb = nbformat.read(str(path), as_version=4)
     except (OSError, ValueError, KeyError, AttributeError) as e: raise FesganError(f"{path} is not a notebook: {str(e).splitlines()[0] if str(e) else type(e).__name__}.") from e
     nb.cells = [c for c in nb.cells if not (c.cell_type == "code" and c.source.startswith(("#| default_exp", "#| hide")))]
+    for c in nb.cells:
+        if c.cell_type == "code": c.outputs = [o for o in c.outputs if o.get("name") != "stderr"] # warnings name a machine's folders
     kinds = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/latex", "text/plain"]
     exporter = HTMLExporter(template_name="basic", embed_images=True, config=Config(NbConvertBase={"display_data_priority": kinds}))
     body,_ = exporter.from_notebook_node(nb, resources={"metadata": {"path": str(Path(path).parent)}})
