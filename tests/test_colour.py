@@ -1,5 +1,4 @@
 """Recolouring: grey and flat faces, one face alone, wrong values, and a run that is interrupted."""
-import os, signal, subprocess, sys, time
 from functools import partial
 
 import pandas as pd
@@ -10,12 +9,9 @@ import yaml
 from fesgan.data.batches import Batches, FaceSet, to_float
 from fesgan.data.colour import METHODS, linear_transport, moments, recolour, transfer_colours
 from fesgan.files import FesganError
-from fesgan.models.generator import load_generator
 from fesgan.training.systems import from_params, get_system, label
-from fesgan.training.trainer import read_history, train
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-STEPS = dict(steps=60, log_every=5, save_every=10, sample_every=30, device="cpu")
+from fesgan.training.trainer import train
+from runs import STEPS, same, terms, train_and_kill
 
 
 def faces(n=24, size=32):
@@ -27,14 +23,7 @@ def faces(n=24, size=32):
 
 
 def toy(**fields): return get_system("sargan", width=8, critic_width=8, batch=4, **{"recolour": 0.5, **fields})
-def terms(folder): return [{k: v for k, v in h.items() if k != "updates_per_second"} for h in read_history(folder)]
 def stream(p, f=None, seed=0): return Batches(f or faces(), 4, seed=seed, augment=partial(recolour, p=p))
-
-
-def same(a, b):
-    assert terms(a) == terms(b)
-    x, y = (load_generator(f/"generator.safetensors").state_dict() for f in (a, b))
-    assert all(torch.equal(x[k], y[k]) for k in x)
 
 
 # ---- the transfer
@@ -132,12 +121,7 @@ def whole(tmp_path_factory): return train(toy(), faces(), tmp_path_factory.mktem
 
 def test_kill_in_the_middle_changes_nothing(whole, tmp_path):
     folder = tmp_path/"killed"
-    code = f"import sys; sys.path.insert(0, 'tests')\nfrom test_colour import *\nfrom pathlib import Path\ntrain(toy(), faces(), Path({str(folder)!r}), **STEPS)"
-    run = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
-    while len(read_history(folder)) < 5 and run.poll() is None: time.sleep(0.02)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    assert not (folder/"generator.safetensors").exists(), "the run was over before it was killed"
+    train_and_kill("test_colour", folder)
     same(train(toy(), faces(), folder, **STEPS), whole)
 
 

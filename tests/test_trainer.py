@@ -1,5 +1,5 @@
 """A run is the same however often it is interrupted, and what goes wrong is said."""
-import os, signal, subprocess, sys, time
+import subprocess, sys
 
 import pandas as pd
 import pytest
@@ -8,12 +8,9 @@ import yaml
 
 from fesgan.data.batches import FaceSet
 from fesgan.files import FesganError
-from fesgan.models.generator import load_generator
 from fesgan.training.systems import get_system
-from fesgan.training.trainer import CHECKPOINTS, load_checkpoint, mine, read_history, train
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-STEPS = dict(steps=60, log_every=5, save_every=10, sample_every=30, device="cpu")
+from fesgan.training.trainer import CHECKPOINTS, load_checkpoint, mine, train
+from runs import ROOT, STEPS, program, same, terms, train_and_kill
 
 
 def faces(n=24, size=32):
@@ -23,13 +20,12 @@ def faces(n=24, size=32):
 
 
 def toy(**fields): return get_system("sargan", width=8, critic_width=8, batch=4, **fields)
-def terms(folder): return [{k: v for k, v in h.items() if k != "updates_per_second"} for h in read_history(folder)]
 
 
-def same(a, b):
-    assert terms(a) == terms(b)
-    x, y = (load_generator(f/"generator.safetensors").state_dict() for f in (a, b))
-    assert all(torch.equal(x[k], y[k]) for k in x)
+def again(folder, **changed):
+    "The same run as if it had been meant otherwise, for instance to be longer."
+    params = yaml.safe_load((folder/"params.yaml").read_text())
+    (folder/"params.yaml").write_text(yaml.safe_dump(params | changed))
 
 
 @pytest.fixture(scope="module")
@@ -43,27 +39,15 @@ def test_same_seed_same_history(whole, tmp_path):
 
 def test_kill_in_the_middle_changes_nothing(whole, tmp_path):
     folder = tmp_path/"killed"
-    code = f"import sys; sys.path.insert(0, 'tests')\nfrom test_trainer import *\nfrom pathlib import Path\ntrain(toy(), faces(), Path({str(folder)!r}), **STEPS)"
-    run = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
-    while len(read_history(folder)) < 5 and run.poll() is None: time.sleep(0.02)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    assert not (folder/"generator.safetensors").exists(), "the run was over before it was killed"
-    assert not list(folder.glob(".generator*")), "half a generator"
+    train_and_kill("test_trainer", folder)
     same(train(toy(), faces(), folder, **STEPS), whole)
 
 
 def test_half_a_line_of_history_is_dropped(whole, tmp_path):
     folder = train(toy(), faces(), tmp_path/"run", **STEPS | dict(steps=20))
     with (folder/"history.jsonl").open("a") as f: f.write('{"step": 25, "crit')
-    params = yaml.safe_load((folder/"params.yaml").read_text())
-    (folder/"params.yaml").write_text(yaml.safe_dump(params | dict(steps=60)))
+    again(folder, steps=60)
     same(train(toy(), faces(), folder, **STEPS), whole)
-
-def again(folder, **changed):
-    "The same run as if it had been meant to be longer."
-    params = yaml.safe_load((folder/"params.yaml").read_text())
-    (folder/"params.yaml").write_text(yaml.safe_dump(params | changed))
 
 
 def test_checkpoint_cut_in_half_costs_only_what_came_after_the_one_before(whole, tmp_path, capsys):
@@ -116,7 +100,7 @@ def test_no_memory(tmp_path):
 
 def test_two_processes_are_one(whole, tmp_path):
     "Two processes that share every batch do what one does with the whole batch; the sums differ in their last digits only."
-    (tmp_path/"run.py").write_text(f"import sys; sys.path.insert(0, 'tests')\nfrom test_trainer import *\nfrom pathlib import Path\ntrain(toy(), faces(), Path({str(tmp_path/'two')!r}), **STEPS | dict(steps=20))")
+    (tmp_path/"run.py").write_text(program("test_trainer", tmp_path/"two", "STEPS | dict(steps=20)"))
     run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path/"run.py")], cwd=ROOT, capture_output=True, text=True, timeout=180)
     assert run.returncode == 0, run.stderr[-800:]
     for one, two in zip(terms(whole)[:4], terms(tmp_path/"two"), strict=True): assert one == pytest.approx(two, abs=1e-3)
@@ -129,8 +113,7 @@ def test_batch_that_cannot_be_shared(tmp_path):
 
 def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     folder = train(toy(), faces(), tmp_path/"run", **STEPS | dict(steps=10))
-    params = yaml.safe_load((folder/"params.yaml").read_text())
-    (folder/"params.yaml").write_text(yaml.safe_dump(params | dict(lr=1e9, steps=60)))
+    again(folder, lr=1e9, steps=60)
     saved = torch.load(folder/"checkpoint.pt", weights_only=True)
     with pytest.raises(FesganError, match="critic/.* became (nan|inf|-inf) before update .* lower lr"): train(toy(lr=1e9), faces(), folder, **STEPS)
     kept = torch.load(folder/"checkpoint.pt", weights_only=True)
