@@ -56,7 +56,7 @@ def conv_norm(ni:int, # channels in
              )->list: # layers, for `nn.Sequential`
     "Convolution without bias, instance norm with learnt scale and shift, ReLU."
     layers = [nn.Conv2d(ni, nf, ks, stride, padding=(ks-1)//2, bias=False, padding_mode=padding_mode), nn.InstanceNorm2d(nf, affine=True)]
-    return layers + [nn.ReLU(inplace=True)] if relu else layers
+    return layers + [nn.ReLU()] if relu else layers
 
 # %% ../../nbs/models/00_blocks.ipynb #62c42450
 class ResidualBlock(nn.Module):

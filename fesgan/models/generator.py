@@ -35,7 +35,7 @@ def encoder(n_conditions:int, # numbers in the condition
 def decoder(width:int # channels before the last layer; 64 in the papers
            )->nn.Sequential: # (B, 4 width, H/4, W/4) -> (B, 3, H, W), before tanh
     "From the bottleneck back to three channels."
-    def up(ni): return [nn.ConvTranspose2d(ni, ni//2, 4, 2, 1, bias=False), nn.InstanceNorm2d(ni//2, affine=True), nn.ReLU(inplace=True)]
+    def up(ni): return [nn.ConvTranspose2d(ni, ni//2, 4, 2, 1, bias=False), nn.InstanceNorm2d(ni//2, affine=True), nn.ReLU()]
     return nn.Sequential(*up(4*width), *up(2*width), nn.Conv2d(width, 3, 7, padding=3, bias=False))
 
 # %% ../../nbs/models/01_generator.ipynb #a4bf274e
