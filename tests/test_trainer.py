@@ -1,5 +1,6 @@
 """A run is the same however often it is interrupted, and what goes wrong is said."""
 import subprocess, sys
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from fesgan.data.batches import FaceSet
 from fesgan.files import FesganError
 from fesgan.training.systems import get_system
-from fesgan.training.trainer import CHECKPOINTS, load_checkpoint, mine, train
+from fesgan.training.trainer import CHECKPOINTS, State, launch, load_checkpoint, mine, train, update, updater
 from runs import ROOT, STEPS, program, same, terms, train_and_kill
 
 
@@ -135,3 +136,12 @@ def test_trains_on_a_gpu(tmp_path):
     f = FaceSet(f.images.cuda(), f.labels.cuda(), f.catalog, f.data_hash)
     folder = train(toy(), f, tmp_path/"run", **STEPS | dict(device="cuda", precision="bf16-mixed"))
     assert (folder/"generator.safetensors").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_recorded_updates_are_those_of_the_plain_loop():
+    def losses(step): return [{k: float(v) for k, v in step().items()} for _ in range(12)]
+    state, other = (State(toy(n_critic=2), faces().to("cuda"), launch("cuda")) for _ in range(2))
+    recorded = updater(state)
+    for a, b in zip(losses(recorded), losses(partial(update, other)), strict=True): assert a == pytest.approx(b, rel=2e-3, abs=2e-3)
+    assert set(recorded.replays) == {True, False}, "nothing was recorded"

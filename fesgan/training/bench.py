@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'LOOPS', 'EDITS', 'Pictures', 'label2onehot', 'plain_layers', 'PublicLoop', 'same_losses', 'passes',
            'layer_costs', 'best_time', 'device_speed', 'floor', 'peak_memory', 'time_loop', 'in_own_process',
-           'bench_row', 'bench', 'train_table', 'edit_table', 'bench_table', 'save_bench', 'public_edits', 'time_edits',
-           'bench_edits']
+           'bench_row', 'bench', 'train_table', 'edit_table', 'bench_table', 'save_bench', 'expected', 'public_edits',
+           'time_edits', 'bench_edits']
 
 # %% ../../nbs/training/04_bench.ipynb #151ee2e1
 import json, tempfile, time
@@ -22,7 +22,7 @@ from ..data.batches import load_faces
 from ..data.catalog import image_paths, prepare_faces, read_catalog
 from ..data.expressions import EXPRESSIONS
 from ..data.faces import crop_face, read_image
-from ..files import Progress, atomic, duration
+from ..files import Progress, atomic, duration, project
 from ..models.blocks import each_layer, layer_macs
 from ..models.critic import LeakyReLU, PatchConv2d
 from ..models.edit import edit_all
@@ -289,6 +289,16 @@ def save_bench(found:dict, # of `bench`
     with atomic(Path(out)/f"{name}.json") as tmp: tmp.write_text(json.dumps(found, indent=1)+"\n")
     with atomic(Path(out)/f"{name}.md") as tmp: tmp.write_text(bench_table(found))
     return Path(out)/f"{name}.json"
+
+# %% ../../nbs/training/04_bench.ipynb #e7baf126
+def expected(folder=None # of benchmarks; the published ones if not given
+            ): # a DataFrame: a row for each device, system and loop
+    "How long the papers' 100,000 critic updates take, and how much memory, by every benchmark there is."
+    import pandas as pd
+    found = [json.loads(p.read_text()) for p in sorted(Path(folder or project("reports/bench")).glob("*.json"))]
+    rows = [{"device": f"{b['facts']['device']}, {b['facts']['cores']} threads", "system": r["system"], "loop": r["loop"], "updates/s": f"{r['updates_per_second']:.2f}",
+             "ratio": f"{r['ratio']:.1f}", "100,000 updates": duration(1e5/r["updates_per_second"]), "peak memory": f"{r['memory_mb']/1024:.1f} GB"} for b in found for r in b["rows"]]
+    return pd.DataFrame(rows)
 
 # %% ../../nbs/training/04_bench.ipynb #8a6db07f
 def public_edits(G, # generator
