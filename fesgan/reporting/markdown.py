@@ -9,7 +9,7 @@ __all__ = ['relink', 'relink_text', 'fenced', 'output_text', 'cell_markdown', 'n
 import os, re
 from pathlib import Path
 
-from ..files import FesganError
+from .html import read_notebook
 
 # %% ../../nbs/reporting/03_markdown.ipynb #8f3b6a62
 def relink(text:str, # Markdown
@@ -43,10 +43,10 @@ def fenced(text:str, # any text
 
 # %% ../../nbs/reporting/03_markdown.ipynb #dc9ec748
 def output_text(output # an output of a code cell, as nbformat reads it
-               )->str: # plain text, without colours; empty for pictures and for warnings
+               )->str: # plain text, without colours; empty for pictures, for warnings and for what is Markdown already
     "What a cell printed or returned."
     if output.output_type == "stream": text = output.text if output.name == "stdout" else ""
-    else: text = "" if "image/png" in output.get("data", {}) else output.get("data", {}).get("text/plain", "")
+    else: text = "" if {"image/png", "text/markdown"} & output.get("data", {}).keys() else output.get("data", {}).get("text/plain", "")
     return re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
 
 # %% ../../nbs/reporting/03_markdown.ipynb #6f877acb
@@ -59,16 +59,14 @@ def cell_markdown(cell, # as nbformat reads it
     if cell.cell_type != "code" or re.match(r"#\| *(hide|default_exp)\b", cell.source): return []
     code = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M).strip()
     text = "\n".join(t for t in map(output_text, cell.outputs) if t)
-    return ([fenced(code, "python")] if code else []) + ([fenced(text)] if text else [])
+    tables = [relink_text(m, here, root).strip() for o in cell.outputs if (m := o.get("data", {}).get("text/markdown"))]
+    return ([fenced(code, "python")] if code else []) + ([fenced(text)] if text else []) + tables
 
 # %% ../../nbs/reporting/03_markdown.ipynb #15551c89
 def notebook_markdown(path, # an executed notebook
                       root=None # folder that the result lies in; the notebook's parent's parent if not given
                      )->str: # Markdown
     "A notebook as Markdown."
-    import nbformat
     path = Path(path).resolve()
-    try: nb = nbformat.read(str(path), as_version=4)
-    except (OSError, ValueError, KeyError, AttributeError) as e: raise FesganError(f"{path} is not a notebook: {(str(e) or type(e).__name__).splitlines()[0]}.") from e
-    blocks = [b for cell in nb.cells for b in cell_markdown(cell, path.parent, Path(root or path.parents[1]).resolve()) if b]
+    blocks = [b for cell in read_notebook(path).cells for b in cell_markdown(cell, path.parent, Path(root or path.parents[1]).resolve()) if b]
     return "\n\n".join(blocks) + "\n"
