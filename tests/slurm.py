@@ -11,6 +11,7 @@ import psutil
 
 NEEDED = ("setpriv", "munged", "slurmctld", "slurmd", "sbatch", "srun")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin" # where Debian puts daemons
+OPTIONS = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2") # no accounting here, hence no sacct; jobs of seconds
 CONF = """
 ClusterName=fesgan
 SlurmctldHost={host}(127.0.0.1)
@@ -67,8 +68,10 @@ class Slurm:
     "The daemons in one folder."
     def __init__(self, folder, nodes=("n1", "n2"), cpus=1):
         self.folder, self.nodes, self.daemons = Path(folder), nodes, {}
-        self.env = {**os.environ, "PATH": PATH, "SLURM_CONF": str(self.folder/"slurm.conf")}
-        for name in ("state", *(f"spool-{n}" for n in nodes)): (self.folder/name).mkdir()
+        self.env = {**os.environ, "PATH": f"{self.folder}/bin:{PATH}", "SLURM_CONF": str(self.folder/"slurm.conf")}
+        for name in ("bin", "state", *(f"spool-{n}" for n in nodes)): (self.folder/name).mkdir()
+        (self.folder/"bin"/"srun").write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun", path=PATH)} "$@"\n') # Snakemake's job steps lose SLURM_CONF
+        (self.folder/"bin"/"srun").chmod(0o755)
         host, ports = socket.gethostname().split(".")[0], free_ports(1+len(nodes))
         lines = "\n".join(f"NodeName={n} NodeHostname={host} NodeAddr=127.0.0.1 Port={p} CPUs={cpus} RealMemory=4000" for n, p in zip(nodes, ports[1:]))
         (self.folder/"slurm.conf").write_text(CONF.format(host=host, ports=ports, folder=self.folder, user=getpass.getuser(), nodes=lines))
@@ -147,6 +150,7 @@ def slurm(**kw):
 if __name__ == "__main__":
     if missing(): sys.exit(f"Not installed: {', '.join(missing())}. On Debian: apt-get install slurm-wlm munge")
     with slurm() as own:
-        print(f"export SLURM_CONF={own.env['SLURM_CONF']}\nsinfo; fesgan study --on slurm -- --slurm-status-command squeue --slurm-no-account\nCtrl-C here stops it.", flush=True)
+        print(f"export SLURM_CONF={own.env['SLURM_CONF']} PATH={own.folder}/bin:$PATH")
+        print(f"sinfo; fesgan study --on slurm -- {' '.join(OPTIONS)}\nCtrl-C here stops it.", flush=True)
         for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, lambda *_: sys.exit())
         signal.pause()
