@@ -73,8 +73,9 @@ class Slurm:
         (self.folder/"bin"/"srun").write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun", path=PATH)} "$@"\n') # Snakemake's job steps lose SLURM_CONF
         (self.folder/"bin"/"srun").chmod(0o755)
         host, ports = socket.gethostname().split(".")[0], free_ports(1+len(nodes))
-        lines = "\n".join(f"NodeName={n} NodeHostname={host} NodeAddr=127.0.0.1 Port={p} CPUs={cpus} RealMemory=4000" for n, p in zip(nodes, ports[1:]))
+        lines = "\n".join(f"NodeName={n} NodeHostname={host} NodeAddr=127.0.0.1 Port={p} CPUs={cpus} RealMemory=64000" for n, p in zip(nodes, ports[1:]))
         (self.folder/"slurm.conf").write_text(CONF.format(host=host, ports=ports, folder=self.folder, user=getpass.getuser(), nodes=lines))
+        (self.folder/"cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupMountpoint=/nowhere\n") # groups are not used; this plugin alone leaves the machine's in peace
         (self.folder/"munge.key").write_bytes(os.urandom(128))
         (self.folder/"munge.key").chmod(0o400)
 

@@ -24,7 +24,7 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     profile = yaml.safe_load((ROOT/"profiles"/"demo.yaml").read_text())
     profile |= dict(name="toy", seeds=[0], shipped=[], views=["20_table_usgan"], ablations={}, evaluate=dict(trained=2, shipped=2, sweep=2), judge=dict(epochs=1, size=32))
-    profile["variants"] = {k: profile["variants"][k] for k in ("usgan", "sargan")}
+    profile["variants"] = dict(usgan=profile["variants"]["usgan"])
     profile["train"] |= dict(steps=10, log_every=5)
     profile["data"] |= dict(limit=140)
     (folder/"toy.yaml").write_text(yaml.safe_dump(profile))
@@ -47,10 +47,10 @@ def ended(run, seconds=600):
 def test_graph_on_two_nodes(cluster, work):
     said = ended(study(cluster, work, "--on", "slurm", "--", *OPTIONS))
     jobs = cluster.jobs().values()
-    assert len(jobs) == 8 and {state for state, _, _ in jobs} == {"COMPLETED"}
-    assert {node for _, node, _ in jobs} == {"n1", "n2"}                        # both nodes had work
+    assert len(jobs) == 6 and {state for state, _, _ in jobs} == {"COMPLETED"}
+    assert {node for _, node, _ in jobs} == {"n1", "n2"}                        # the judge and the training ran side by side
     assert broken_links(work/"reports"/"toy"/"trained"/"index.html") == []
-    assert "8/8 report written" in said and "left" in said and "Done: 8 steps" in said
+    assert "6/6 report written" in said and "left" in said and "Done: 6 steps" in said
     assert not any(word in said for word in ("SLURM", "submitted", "account", "jobid")), said # one line a step, none of the machinery
 
 

@@ -199,7 +199,7 @@ def job_log(named:str, # as Snakemake prints it: "a/train.log, b/13.log (check l
     return [*path.read_text(errors="replace").splitlines()[-lines:], f"The whole log: {path}"] if path else []
 
 # %% ../../nbs/app/00_study.ipynb #1c28e15d
-def _stats(self): self.mode,self.counts = "stats",{}; self.loose.clear()
+def _stats(self): self.mode,self.counts = "stats",{}; self.loose.clear() # what came before is Snakemake's heading
 def _begin(self, rule): self.mode,self.block = "job",dict(rule=rule, start=self.now())
 def _error(self, rule): self.mode,self.block = "error",dict(rule=rule)
 def _submitted(self, job, slurm): self.names[job]["slurm"] = slurm
@@ -217,8 +217,8 @@ def _finished(self, job, rule):
 def _inside(self, line):
     "A line of a table or a block, or something that a job printed."
     m = re.match(r"    (\w+): (.*)", line)
-    if self.mode == "stats" and (s := re.match(r"(\w+) +(\d+)$", line)):
-        if s[1] not in ("all", "total"): self.counts[s[1]] = int(s[2])
+    if self.mode == "stats":
+        if (s := re.match(r"(\w+) +(\d+)$", line)) and s[1] not in ("all", "total"): self.counts[s[1]] = int(s[2])
     elif self.mode == "error" and "(command exited" in line: return _failed(self)
     elif self.mode == "error" and m: self.block[m[1]] = m[2]
     elif self.mode == "error" and "jobid" not in self.block and not line.startswith(" "): self.block["message"] += f" {line}" # a message of several lines
