@@ -1,5 +1,5 @@
 """The study on a Slurm of its own, a controller and two nodes on this machine: a whole graph, and a node that dies in the middle of a training."""
-import os, shutil, subprocess, sys, time
+import shutil, subprocess, sys, time
 from pathlib import Path
 
 import pytest

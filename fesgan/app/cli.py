@@ -301,8 +301,8 @@ def study(ctx:typer.Context,
       fesgan study --on slurm -- --default-resources slurm_partition=gpu # what follows -- goes to Snakemake"""
     root = repository()
     path,cluster = find_profile(profile, root),find_cluster(on, root) if on else None
-    if cluster: read_cluster(cluster)
     if cluster and gpu_mem_mb: raise FesganError(f"--gpu-mem-mb {gpu_mem_mb} is about this machine's GPU; with --on {on} the cluster shares out its GPUs, as {cluster}/config.yaml says. Leave one of them out.")
+    if cluster: read_cluster(cluster)
     facts = read_profile(path)
     config = settings(set_ or [], facts)
     if sweep: check_sweep(sweep); config["sweep"] = _in_repository(sweep, root)
