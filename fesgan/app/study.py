@@ -163,7 +163,7 @@ def clock(seconds:float # since the start
 
 # %% ../../nbs/app/00_study.ipynb #a00216f6
 NOISE = re.compile(r"SLURM run ID|No SLURM account|No account was given|Unable to guess SLURM|Guessed SLURM|Cleaning up SLURM|Select jobs|Execute \d+ jobs|RuleException|CalledProcessError|Command '|Shutting down|Exiting|Complete log|Elapsed time|WorkflowError|"
-                   r"At least one job|Removing output|Touching|Terminating|Cancelling|Nothing to be done|\[\w{3} \w{3} +\d|$") # Snakemake's own remarks
+                   r"At least one job|Removing output|    external_jobid: |Touching|Terminating|Cancelling|Nothing to be done|\[\w{3} \w{3} +\d|$") # Snakemake's own remarks
 
 # %% ../../nbs/app/00_study.ipynb #4841ec77
 class Watch:
@@ -200,7 +200,8 @@ def job_log(named:str, # as Snakemake prints it: "a/train.log, b/13.log (check l
     "The end of the first log that a job has written."
     paths = [root/p for p in named.split(" (check")[0].split(", ") if p]
     path = next((p for p in paths if p.is_file() and p.stat().st_size and p.stat().st_mtime >= since-1), None)
-    return [*path.read_text(errors="replace").splitlines()[-lines:], f"The whole log: {path}"] if path else []
+    if not path: return ["It wrote no log."] if paths else []
+    return [*path.read_text(errors="replace").splitlines()[-lines:], f"The whole log: {path}"]
 
 # %% ../../nbs/app/00_study.ipynb #1c28e15d
 def _stats(self): self.mode,self.counts = "stats",{}; self.loose.clear() # what came before is Snakemake's heading
@@ -247,7 +248,7 @@ def _failed(self):
 
 def _again(self, job):
     what = self.failed.pop(job, f"job {job}")
-    return [f"[{clock(self.now()-self.start)}] {what} is tried again; a training goes on from its last checkpoint"]
+    return [f"[{clock(self.now()-self.start)}] {what} is tried again{' and goes on from its last checkpoint' if what.startswith('train ') else ''}"]
 
 Watch.ACTIONS = ((r"Job stats:", _stats), (r"(?:local)?(?:rule|checkpoint) (\w+):$", _begin), (r"Error in rule (\w+)", _error),
                  (r"Finished jobid: (\d+) \(Rule: (\w+)\)", _finished), (r"Job (\d+) has been submitted with SLURM jobid (\d+)", _submitted),
@@ -319,7 +320,7 @@ def _restarts(self, # a Watch
         b = jobs[job]
         if now["restarts"] > b.get("restarts", 0):
             lines.append(f"[{clock(self.now()-self.start)}] {called(b)} was broken off on {b.get('node') or 'its node'}, which failed or was needed for another job; "
-                         "Slurm starts it again, and a training goes on from its last checkpoint")
+                         f"Slurm starts it again{', and it goes on from its last checkpoint' if b['rule'] == 'train' else ''}")
         if (b.get("state"), now["state"]) == ("PENDING", "RUNNING"): b["start"] = self.now() # the wait is no part of the job
         b |= dict(state=now["state"], restarts=now["restarts"], node=now["node"] or b.get("node"))
     return lines
