@@ -207,7 +207,7 @@ def job_log(named:str, # as Snakemake prints it: "a/train.log, b/13.log (check l
 def _stats(self): self.mode,self.counts = "stats",{}; self.loose.clear() # what came before is Snakemake's heading
 def _begin(self, rule): self.mode,self.block = "job",dict(rule=rule, start=self.now())
 def _error(self, rule): self.mode,self.block = "error",dict(rule=rule)
-def _submitted(self, job, slurm): self.names[job]["slurm"] = slurm
+def _submitted(self, job, slurm): self.names.get(job, {})["slurm"] = slurm
 def _idle(self): self.idle = True
 def _locked(self): self.locked = True
 
@@ -226,7 +226,7 @@ def _inside(self, line):
         if (s := re.match(r"(\w+) +(\d+)$", line)) and s[1] not in ("all", "total"): self.counts[s[1]] = int(s[2])
     elif self.mode == "error" and "(command exited" in line: return _failed(self)
     elif self.mode == "error" and m: self.block[m[1]] = m[2]
-    elif self.mode == "error" and "jobid" not in self.block and not line.startswith(" "): self.block["message"] += f" {line}" # a message of several lines
+    elif self.mode == "error" and "jobid" not in self.block and not line.startswith(" "): self.block["message"] = f"{self.block.get('message', '')} {line}" # it has several lines
     elif self.mode == "error" and line.startswith("    "): return
     elif self.mode == "job" and m:
         self.block[m[1]] = m[2]
