@@ -17,6 +17,7 @@ NAME = config["name"]
 WORK = config.get("work", "reports/runs") + f"/{NAME}"            # everything, git-ignored
 OUT = config.get("out", "reports") + f"/{NAME}"                   # what is published
 SEEDS = config["seeds"]
+GPU_MEM_MB = config.get("gpu_mem_mb", 0)                          # of a card, for one training: so many share it as fit (fesgan study --gpu-mem-mb); a cluster gives each a GPU
 os.environ.setdefault("FESGAN_HEADLESS", "1")
 
 
@@ -37,18 +38,15 @@ VIEWS = {"trained": config["views"], "shipped": config["views"], "sweep": ["40_s
 NODES = [(g, nb) for g in GROUPS for nb in VIEWS[g] + [a for a in config["ablations"] if g != "sweep" and pairs(a, g)]]
 
 
-def papermill(notebook, run, log, **parameters):
+def papermill(notebook, run, **parameters):
     "The command line of one node; its executed notebook is `run`."
-    quoted = shlex.quote(json.dumps(parameters))
-    return (f"mkdir -p {os.path.dirname(run)} && papermill {NB}/{notebook}.ipynb {run} -y {quoted} --cwd . --no-progress-bar --log-output "
-            f"> {log} 2>&1 || {{ tail -n 25 {log}; echo 'The whole log: {log}'; exit 1; }}")
+    return f"papermill {NB}/{notebook}.ipynb {run} -y {shlex.quote(json.dumps(parameters))} --cwd . --no-progress-bar --log-output"
 
 def node(notebook, **parameters):
     "A shell command as a function of the wildcards, for `params.command`."
     def command(wildcards):
         p = {k: v(wildcards) if callable(v) else v for k, v in parameters.items()}
-        run = p.pop("run")
-        return papermill(notebook, run, run.replace(".ipynb", ".log"), **p)
+        return papermill(notebook, p.pop("run"), **p)
     return command
 
 
@@ -67,16 +65,18 @@ prepare = node("00_prepare", run=f"{WORK}/prepare.ipynb", out=f"{WORK}/faces", *
 rule prepare:
     input: nb=f"{NB}/00_prepare.ipynb"
     output: f"{WORK}/faces/prepare.json", f"{WORK}/faces/faces.npy", f"{WORK}/faces/catalog.csv"
+    log: f"{WORK}/prepare.log"
     params: command=prepare
-    shell: "{params.command}"
+    shell: "{params.command} > {log} 2>&1"
 
 judge = node("01_judge", run=f"{WORK}/judge.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judge", **config["judge"])
 
 rule judge:
     input: nb=f"{NB}/01_judge.ipynb", faces=rules.prepare.output
     output: f"{WORK}/judge/judge.safetensors"
+    log: f"{WORK}/judge.log"
     params: command=judge
-    shell: "{params.command}"
+    shell: "{params.command} > {log} 2>&1"
 
 train = node("02_train", run=lambda w: f"{WORK}/{w.run}/train.ipynb", faces=f"{WORK}/faces", folder=lambda w: f"{WORK}/{w.run}", fields=lambda w: RUNS[w.run],
              device=config.get("device", "auto"), precision=config.get("precision", "32-true"))
@@ -85,10 +85,10 @@ rule train:
     "One run. Its checkpoint is no output, so that a run that was killed goes on instead of starting again."
     input: nb=f"{NB}/02_train.ipynb", faces=rules.prepare.output
     output: f"{WORK}/{{run,(trained|sweep)/.+}}/generator.safetensors"
+    log: f"{WORK}/{{run}}/train.log"
     params: command=train
-    resources: gpu=config.get("gpu", 0), runtime=config.get("minutes", 60)
-    retries: config.get("retries", 0)
-    shell: "{params.command}"
+    resources: gpu=int(GPU_MEM_MB > 0), gpu_mem_mb=GPU_MEM_MB, runtime=config.get("minutes", 60)
+    shell: "{params.command} > {log} 2>&1"
 
 rule adopt:
     "A shipped generator becomes a run folder like any other."
@@ -103,8 +103,9 @@ evaluate = node("03_evaluate", run=lambda w: f"{WORK}/{w.run}/evaluate.ipynb", f
 rule evaluate:
     input: nb=f"{NB}/03_evaluate.ipynb", generator=f"{WORK}/{{run}}/generator.safetensors", judge=rules.judge.output, faces=rules.prepare.output
     output: f"{WORK}/{{run}}/metrics.json", f"{WORK}/{{run}}/edits.csv"
+    log: f"{WORK}/{{run}}/evaluate.log"
     params: command=evaluate
-    shell: "{params.command}"
+    shell: "{params.command} > {log} 2>&1"
 
 def answer_parameters(w):
     p = dict(runs=f"{WORK}/{w.group}", out=f"{WORK}/results/{w.group}", size=GROUPS[w.group][0])
@@ -113,20 +114,21 @@ def answer_parameters(w):
     return p
 
 def answer(w):
-    base = f"{WORK}/results/{w.group}/{w.notebook}"
-    return papermill(w.notebook, f"{base}.ipynb", f"{base}.log", **answer_parameters(w))
+    return papermill(w.notebook, f"{WORK}/results/{w.group}/{w.notebook}.ipynb", **answer_parameters(w))
 
 rule answer:
     "A table, an ablation or a figure, from the run folders of one group."
     input: lambda w: [f"{NB}/{w.notebook}.ipynb"] + [f"{WORK}/{r}/metrics.json" for r in members(w.group)]
     output: f"{WORK}/results/{{group}}/{{notebook}}.done"
+    log: f"{WORK}/results/{{group}}/{{notebook}}.log"
     params: command=answer
-    shell: "{params.command} && touch {output}"
+    shell: "{params.command} > {log} 2>&1 && touch {output}"
 
 publish = node("90_report", run=f"{WORK}/report.ipynb", work=WORK, out=OUT, title=config["title"], groups=GROUPS, pictures=config.get("pictures", True))
 
 rule publish:
     input: nb=f"{NB}/90_report.ipynb", answers=[f"{WORK}/results/{g}/{n}.done" for g, n in NODES]
     output: f"{WORK}/published.json"
+    log: f"{WORK}/report.log"
     params: command=publish
-    shell: "{params.command}"
+    shell: "{params.command} > {log} 2>&1"

@@ -43,7 +43,7 @@ def fails(*words, says, code=2):
     "bench": ["--systems", "--cycles", "--rounds", "floor", "fesgan bench --systems usgan"],
     "evaluate": ["--judge", "--limit", "fesgan evaluate runs/sargan faces"],
     "report": ["fesgan report reports/runs/demo reports/demo"],
-    "study": ["--profile", "--cores", "--sweep", "--dry-run", "--unlock", "--work", "--out", "sweep_lcyc.csv"]}.items())
+    "study": ["--profile", "--cores", "--gpu-mem-mb", "--on slurm", "--sweep", "--dry-run", "--unlock", "--work", "--out", "sweep_lcyc.csv"]}.items())
 def test_help(command, words):
     code, out = fesgan(command, "--help")
     out = " ".join(out.split())
@@ -103,8 +103,21 @@ def test_study_fails(tmp_path, monkeypatch):
     fails("study", "--set", "steps", says="is not key=value")
     fails("study", "--set", "sedes=[1]", says="setting 'sedes' is not known")
     fails("study", "--sweep", tmp_path/"none.csv", says="does not exist")
+    fails("study", "--gpu-mem-mb", 0, says="--gpu-mem-mb")
     monkeypatch.setenv("FESGAN_REPOSITORY", str(tmp_path))
     fails("study", says="The study needs the repository")
+
+
+def test_study_on_a_cluster_fails(tmp_path, monkeypatch):
+    fails("study", "--on", "slrum", says="--on 'slrum' is not known; choose one of: slurm")
+    fails("study", "--on", tmp_path, says="holds a config.yaml")
+    (tmp_path/"config.yaml").write_text("executor: lsf\n")
+    fails("study", "--on", tmp_path, says="not installed: uv pip install snakemake-executor-plugin-lsf")
+    (tmp_path/"config.yaml").write_text("jobs: [")
+    fails("study", "--on", tmp_path, says="is not YAML")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    fails("study", "--on", "slurm", says="sbatch, which is not on the PATH")
+    fails("study", "--on", "slurm", "--gpu-mem-mb", 80000, says="Leave one of them out")
 
 
 def test_sweep_tables(tmp_path):

@@ -15,7 +15,7 @@ import typer
 from typer import Argument, Option
 
 import fesgan
-from .study import (check_sweep, find_profile, job_environment, read_profile, repository, run_study, settings, unlock)
+from .study import (check_sweep, find_cluster, find_profile, job_environment, read_cluster, read_profile, repository, run_study, settings, unlock)
 from ..files import FesganError, choose
 
 # %% ../../nbs/app/01_cli.ipynb #66fe6b2f
@@ -278,8 +278,9 @@ def _cores():
 @app.command(context_settings=dict(allow_extra_args=True, ignore_unknown_options=False))
 def study(ctx:typer.Context,
           profile:Annotated[str, Option(help="A name in profiles/ (demo: CPU, minutes) or a yaml file of your own.")]="demo",
-          cores:Annotated[int | None, Option(help="Steps that run at once, 1 or more. Default: all processor cores.", min=1)]=None,
-          gpus:Annotated[int, Option(help="Trainings that share the GPUs at once, 1 or more.", min=1)]=1,
+          cores:Annotated[int | None, Option(help="Steps that run at once, 1 or more. Default: all processor cores, or what the cluster's profile says.", min=1)]=None,
+          gpu_mem_mb:Annotated[int | None, Option(help="Megabytes of this machine's GPU that trainings may take together: so many run at once as fit. Default: room for one.", min=1)]=None,
+          on:Annotated[str | None, Option(metavar="CLUSTER", help="Where the steps run: slurm, or a folder of your own like profiles/slurm; its README.md explains. Default: this machine.")]=None,
           set_:Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="A value of the profile, key=value, read as YAML; a dot goes inside; may be repeated. For instance seeds=[0,1,2] or train.steps=2000.")]=None,
           sweep:Annotated[Path | None, Option(help="A csv with a column `system` and one for each field that varies, perhaps `seed`; each row is trained and evaluated, too.")]=None,
           out:Annotated[Path | None, Option(help="Folder for the reports; <out>/<profile>/index.html is the first page. Default: reports in the repository.")]=None,
@@ -295,9 +296,13 @@ def study(ctx:typer.Context,
       fesgan study                                              # the demo, on a laptop
       fesgan study --profile paper --set data.folder=/data/kdef # a profile with one value changed
       fesgan study --sweep profiles/sweep_lcyc.csv              # the demo and a sweep
-      fesgan study --profile rendered -- --executor slurm       # what follows -- goes to Snakemake"""
+      fesgan study --profile rendered --gpu-mem-mb 80000        # trainings share one card
+      fesgan study --profile rendered --on slurm                # each step is a job of Slurm
+      fesgan study --on slurm -- --default-resources slurm_partition=gpu # what follows -- goes to Snakemake"""
     root = repository()
-    path,cores = find_profile(profile, root),cores or _cores()
+    path,cluster = find_profile(profile, root),find_cluster(on, root) if on else None
+    if cluster and gpu_mem_mb: raise FesganError(f"--gpu-mem-mb {gpu_mem_mb} is about this machine's GPU; with --on {on} the cluster shares out its GPUs, as {cluster}/config.yaml says. Leave one of them out.")
+    if cluster: read_cluster(cluster)
     facts = read_profile(path)
     config = settings(set_ or [], facts)
     if sweep: check_sweep(sweep); config["sweep"] = _in_repository(sweep, root)
@@ -305,7 +310,7 @@ def study(ctx:typer.Context,
     if unlock_:
         unlock(path, root, config)
         typer.echo("Unlocked."); raise typer.Exit()
-    code = run_study(path, root, config, cores, gpus, [*ctx.args, *(["--dry-run"] if dry_run else [])], typer.echo)
+    code = run_study(path, root, config, cores or (None if cluster else _cores()), gpu_mem_mb, cluster, [*ctx.args, *(["--dry-run"] if dry_run else [])], typer.echo)
     page = root/config.get("out", "reports")/facts["name"]/"index.html"
     if code == 0 and not dry_run and page.is_file(): typer.echo(f"The report: {page}")
     raise typer.Exit(code)
