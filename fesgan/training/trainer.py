@@ -35,7 +35,7 @@ def launch(device:str="auto", # `auto`, `cpu`, `cuda`
     for name in ("lightning.fabric", "lightning.pytorch"): logging.getLogger(name).setLevel(logging.ERROR)
     keep_memory()
     torch.backends.cudnn.benchmark = True # images keep their size, so the search for the fastest algorithm pays
-    for told in (".*isinstance.*LeafSpec.*", ".*srun.*"): warnings.filterwarnings("ignore", message=told)
+    for told in (".*isinstance.*LeafSpec.*", ".*srun.*", ".*capturable=True.*"): warnings.filterwarnings("ignore", message=told)
     world,here = (int(os.environ.get(k, 1)) for k in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")) # set by torchrun
     if world == 1: return Fabric(accelerator=device, devices=1, precision=precision)
     fabric = Fabric(accelerator=device, devices=here, num_nodes=world//here, strategy="ddp", precision=precision)
