@@ -127,6 +127,36 @@ def test_another_run_in_the_folder(whole):
     with pytest.raises(FesganError, match="holds another run: seed is 0 there and 1 here"): train(toy(), faces(), whole, seed=1, **STEPS)
 
 
+def variant(name, **fields): return get_system(name, image_size=32, width=8, critic_width=8, batch=4, blocks=1, decay_from=1, **fields)
+
+
+def test_dropout_goes_on_where_it_was(tmp_path):
+    "The noise of a run in two sittings is that of the run in one; nobody else's random numbers are touched."
+    before = torch.get_rng_state()
+    one = train(variant("stargan-skip-dropout"), faces(), tmp_path/"one", **STEPS)
+    assert torch.equal(torch.get_rng_state(), before)
+    two = train(variant("stargan-skip-dropout"), faces(), tmp_path/"two", **STEPS | dict(steps=20))
+    again(two, steps=60)
+    same(train(variant("stargan-skip-dropout"), faces(), two, **STEPS), one)
+    assert terms(train(variant("stargan-skip-dropout"), faces(), tmp_path/"other", seed=1, **STEPS)) != terms(one)
+
+
+def test_cycle_moves_from_pixels_to_features(tmp_path):
+    "At a fifth of the run, as the study says; in the update after which the line is written."
+    history = terms(train(variant("stargan-perceptual"), faces(), tmp_path/"run", **STEPS))
+    assert [h["step"] for h in history if "generator/cyc" in h] == [5, 10]
+    assert [h["step"] for h in history if "generator/feat" in h] == list(range(15, 61, 5))
+
+
+def test_run_of_an_earlier_version_is_known(whole):
+    "A folder from before a field existed is the run with the field's default."
+    params = yaml.safe_load((whole/"params.yaml").read_text())
+    for field in ("skips", "leaky", "dropout", "l_feat", "recolour"): del params[field]
+    (whole/"params.yaml").write_text(yaml.safe_dump(params))
+    assert train(toy(), faces(), whole, **STEPS) == whole
+    with pytest.raises(FesganError, match="skips is False there and True here"): train(toy(skips=True), faces(), whole, **STEPS)
+
+
 def test_no_checkpoint_is_a_fresh_start(tmp_path): assert load_checkpoint(None, tmp_path) is False
 
 

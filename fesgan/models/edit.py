@@ -16,11 +16,13 @@ from ..files import FesganError, keep_memory
 @contextlib.contextmanager
 def evaluating(generator # a torch module
               ):
-    "`generator.eval()` without gradients, undone at the end."
-    mode = generator.training
+    "`generator.eval()` without gradients, undone at the end; dropout that stays on draws the same noise each time."
+    mode,device = generator.training,getattr(next(generator.parameters(), None), "device", torch.device("cpu"))
     generator.eval()
     try:
-        with torch.no_grad(): yield
+        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            (torch.cuda if device.type == "cuda" else torch).manual_seed(0)
+            yield
     finally: generator.train(mode)
 
 # %% ../../nbs/models/03_edit.ipynb #fd0b9820

@@ -14,8 +14,8 @@ from ..data.colour import share
 from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, choose
 from ..models.critic import Critic
-from ..models.generator import Generator
-from .losses import critic_terms, edit_batch, generator_terms
+from ..models.generator import DROPOUT, Generator
+from .losses import critic_terms, edit_batch, generator_terms, perceptual_terms
 
 # %% ../../nbs/training/01_systems.ipynb #35849c93
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ class Objective:
     critic: callable # (D, batch, faces, alpha) -> {name: scalar}
     generator: callable # (G, D, batch, faces) -> {name: scalar}
     weights: dict # term name -> field of the system
+    late: callable = None # as `generator`, from `feat_from` on where `l_feat` is above zero
 
 # %% ../../nbs/training/01_systems.ipynb #a31f16fa
-STARGAN_OBJECTIVE = Objective(edit_batch, critic_terms, generator_terms, dict(cls="l_cls", gp="l_gp", cyc="l_cyc"))
+STARGAN_OBJECTIVE = Objective(edit_batch, critic_terms, generator_terms, dict(cls="l_cls", gp="l_gp", cyc="l_cyc", feat="l_feat"), perceptual_terms)
 
 # %% ../../nbs/training/01_systems.ipynb #a31013b8
 @dataclass(frozen=True)
@@ -41,12 +42,18 @@ class System:
     blocks: int = 1 # how many (US-GAN Sec. 3.1.2: one; StarGAN: six)
     skip: str = "ultimate" # `ultimate`: tanh(net) + x (US-GAN Eq. 1); `none`: tanh(net)
     final_relu: bool = False # SARB's second ReLU: in SARGAN's text, not in its code
+    skips: bool = False # encoder maps added to decoder maps (StarGAN variants, Sec. 3.3)
+    leaky: bool = False # LeakyReLU in the generator (StarGAN variants, Sec. 3.4)
+    dropout: str = "none" # `none`, `ends` or `blocks`, half of the values (StarGAN variants, Sec. 3.4)
+    dropout_at_test: bool = True # in that paper's text; False in its code
     image_size: int = 128 # pixels a side
     width: int = 64 # channels of the generator's first layer
     critic_width: int = 64 # channels of the critic's first layer
     critic_layers: int = None # stride-2 layers; as many as the size allows, at most 6, if not given
     l_cls: float = 1. # weight of the expression term (US-GAN: lambda_C, SARGAN: lambda_ec)
     l_cyc: float = 10. # weight of the cycle term (US-GAN: lambda_R, SARGAN: lambda_cyc; 10 in both papers, 1 in US-GAN's public code)
+    l_feat: float = 0. # weight of the cycle between features, which replaces that between pixels (10 in StarGAN variants, Sec. 3.2); 0 is never
+    feat_from: float = 0.2 # share of the run after which it does (StarGAN variants: epoch 40 of 200)
     l_gp: float = 10. # weight of the gradient penalty (WGAN-GP)
     n_critic: int = 5 # critic updates for each generator update
     batch: int = 8 # faces a batch
@@ -63,7 +70,8 @@ class System:
 def _generator(self, n_conditions:int=len(EXPRESSIONS) # length of the condition
               )->Generator:
     "A new generator."
-    return Generator(n_conditions=n_conditions, width=self.width, block=self.block, blocks=self.blocks, skip=self.skip, final_relu=self.final_relu)
+    return Generator(n_conditions=n_conditions, width=self.width, block=self.block, blocks=self.blocks, skip=self.skip, final_relu=self.final_relu,
+                     skips=self.skips, leaky=self.leaky, dropout=self.dropout, dropout_at_test=self.dropout_at_test)
 
 def _critic(self, image_size:int=None, # pixels a side; the system's if not given
             n_conditions:int=len(EXPRESSIONS) # length of the condition
@@ -79,11 +87,19 @@ def _updates(self, n_faces:int # training faces
 System.generator,System.critic,System.updates = _generator,_critic,_updates
 
 # %% ../../nbs/training/01_systems.ipynb #a38b5199
+_VARIANTS = "Chang & Wang, Facial expression generation (StarGAN variants)"
+_FER2013 = dict(blocks=6, image_size=64, batch=32, epochs=200, decay_from=.5)
+
 SYSTEMS = {s.name: s for s in (
     System("usgan", "US-GAN", "Akram & Khan, US-GAN: On the importance of ultimate skip connection for facial expression synthesis"),
     System("sargan", "SARGAN", "Akram & Khan, SARGAN: Spatial attention-based residuals for facial expression manipulation", block="sarb", epochs=400),
     System("stargan", "StarGAN", "Choi et al. (2018), StarGAN: Unified generative adversarial networks for multi-domain image-to-image translation",
            blocks=6, skip="none", batch=16, epochs=200),
+    System("stargan-perceptual", "StarGAN + perceptual", _VARIANTS, skip="none", l_feat=10., **_FER2013),
+    System("stargan-perceptual-skip", "StarGAN + perceptual + skip", _VARIANTS, skips=True, l_feat=10., **_FER2013),
+    System("stargan-dropout", "StarGAN + dropout", _VARIANTS, skip="none", leaky=True, dropout="ends", **_FER2013),
+    System("stargan-skip", "StarGAN + skip", _VARIANTS, skips=True, **_FER2013),
+    System("stargan-skip-dropout", "StarGAN + skip + dropout", _VARIANTS, skips=True, leaky=True, dropout="blocks", **_FER2013),
 )}
 
 # %% ../../nbs/training/01_systems.ipynb #4486ba3e
@@ -113,11 +129,12 @@ def get_system(name:str, # `usgan`, `sargan`, `stargan`
 def _checked(system):
     choose(system.block, ("residual", "sarb"), "block")
     choose(system.skip, ("none", "ultimate"), "skip")
+    choose(system.dropout, DROPOUT, "dropout")
     for k in ("blocks", "image_size", "width", "critic_width", "n_critic", "batch", "epochs", "lr"):
         if not getattr(system, k) > 0: raise FesganError(f"{k}={getattr(system, k)} must be above zero.")
-    for k in ("l_cls", "l_cyc", "l_gp"):
+    for k in ("l_cls", "l_cyc", "l_feat", "l_gp"):
         if not getattr(system, k) >= 0: raise FesganError(f"{k}={getattr(system, k)} must not be negative.")
-    share(system.recolour, "recolour")
+    for k in ("recolour", "feat_from"): share(getattr(system, k), k)
     return system
 
 # %% ../../nbs/training/01_systems.ipynb #86e0bdae
@@ -125,7 +142,7 @@ def list_systems(): # a table: one row a system
     "The systems with their parameter counts at the published size."
     import pandas as pd
     from fesgan.models.blocks import count_parameters
-    rows = [dict(name=s.name, title=s.title, block=s.block, blocks=s.blocks, skip=s.skip, generator=count_parameters(s.generator()),
+    rows = [dict(name=s.name, title=s.title, block=s.block, blocks=s.blocks, skip=s.skip, skips=s.skips, dropout=s.dropout, generator=count_parameters(s.generator()),
                  critic=count_parameters(s.critic()), citation=s.citation) for s in SYSTEMS.values()]
     return pd.DataFrame(rows).set_index("name")
 
@@ -143,12 +160,14 @@ def from_params(params:dict # of a run folder; keys that are no fields of a syst
     return get_system(params["system"], **{k: v for k,v in params.items() if k in known})
 
 # %% ../../nbs/training/01_systems.ipynb #9eaf8d53
+_switch = lambda name: lambda on: f"{'with' if on else 'no'} {name}"
 ABLATIONS = dict(block=lambda v: "SARB" if v == "sarb" else "vanilla RB", blocks=lambda v: f"{v} block{'s' if v > 1 else ''}",
                  skip=lambda v: "with skip" if v == "ultimate" else "no skip",
-                 recolour=lambda v: f"recoloured {v:g}") # how a label names a changed field
+                 skips=_switch("inner skips"), leaky=_switch("leaks"), dropout=lambda v: "no dropout" if v == "none" else f"dropout at {v}",
+                 l_feat=lambda v: f"perceptual {v:g}", recolour=lambda v: f"recoloured {v:g}") # how a label names a changed field
 
 def label(system:System # any system
          )->str: # as in "SARGAN (6 blocks, no skip)"
-    "The system's title and what differs from the paper in its three switches, and whether faces were recoloured."
+    "The system's title and what differs from the paper in its switches."
     changed = [say(getattr(system, k)) for k,say in ABLATIONS.items() if getattr(system, k) != getattr(SYSTEMS[system.name], k)]
     return system.title + (f" ({', '.join(changed)})" if changed else "")

@@ -11,6 +11,7 @@ __all__ = ['CHECKPOINTS', 'LATER', 'launch', 'build', 'State', 'weighed', 'mine'
 # %% ../../nbs/training/02_trainer.ipynb #3aa18ec0
 import contextlib, fcntl, io, json, math, os, signal, sys, time
 from collections import Counter
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -57,15 +58,20 @@ class State:
     def __init__(self, system:System, # what is trained
                  faces:FaceSet, # training faces, on the device
                  fabric, # Lightning's Fabric
-                 seed:int=0 # of weights, batches and penalty
+                 seed:int=0, # of weights, batches, penalty and dropout
+                 steps:int=None # critic updates of the whole run, for systems with a second phase
                 ):
-        self.system,self.fabric,self.step,self.seconds,self.sums,self.counts = system,fabric,0,0.,Counter(),Counter()
+        self.system,self.fabric,self.steps,self.step,self.seconds,self.sums,self.counts = system,fabric,steps,0,0.,Counter(),Counter()
         G,D = build(system.generator, seed),build(lambda: system.critic(image_size=faces.size), seed+1)
         self.gpu = fabric.device.type == "cuda"
         self.G,self.D = (fabric.to_device(m).to(memory_format=torch.channels_last if self.gpu else torch.contiguous_format) for m in (G, D))
         self.opt_G,self.opt_D = (torch.optim.Adam(m.parameters(), lr=system.lr, betas=(system.beta1, system.beta2), fused=True, capturable=self.gpu) for m in (self.G, self.D))
         self.batches = Batches(faces, system.batch, seed=seed+2, flip=system.flip, augment=partial(recolour, p=system.recolour))
         self.rng = torch.Generator(faces.images.device).manual_seed(seed+3)
+        self.noise = torch.Generator(fabric.device).manual_seed(seed+4).get_state() # where dropout begins or goes on
+
+    @property
+    def dropout_rng(self): return torch.cuda.default_generators[self.fabric.device.index or 0] if self.gpu else torch.default_generator # dropout knows no other
 
     @property
     def networks(self): return dict(G=self.G, D=self.D, opt_G=self.opt_G, opt_D=self.opt_D, batches=self.batches)
@@ -81,7 +87,7 @@ class State:
             else: group["lr"] = lr
 
     def state_dict(self):
-        return dict(step=self.step, seconds=self.seconds, rng=self.rng.get_state(), sums=dict(self.sums), counts=dict(self.counts),
+        return dict(step=self.step, seconds=self.seconds, rng=self.rng.get_state(), noise=self.dropout_rng.get_state(), sums=dict(self.sums), counts=dict(self.counts),
                     **{k: v.state_dict() for k,v in self.networks.items()})
 
     def load_state_dict(self, state):
@@ -89,6 +95,7 @@ class State:
         for group in self.groups: group.update(lr=float(group["lr"]), capturable=self.gpu) # the checkpoint may come from another kind of device
         self.step,self.seconds,self.sums,self.counts = state["step"],state["seconds"],Counter(state["sums"]),Counter(state["counts"])
         self.rng.set_state(state["rng"].cpu())
+        self.noise = state["noise"].cpu() if "noise" in state else self.noise # checkpoints of earlier versions lack it
 
 # %% ../../nbs/training/02_trainer.ipynb #8ab91ae6
 def weighed(terms:dict, # name -> scalar tensor
@@ -119,21 +126,23 @@ def descend(optimizer, loss:torch.Tensor, fabric):
 
 # %% ../../nbs/training/02_trainer.ipynb #d84caaaf
 def draw(state:State # whose stream moves on
-        )->tuple: # a Batch, `alpha` for the penalty, and whether the generator learns too
+        )->tuple: # a Batch, `alpha` for the penalty, and the kind of update: does the generator learn too? from its late terms?
     "What the next update needs, for this process."
     s = state
     batch = s.batches.next()
     alpha = torch.rand(len(batch.x), generator=s.rng, device=s.rng.device)
     s.step += 1
-    return Batch(*(mine(t, s.fabric) for t in batch)),mine(alpha, s.fabric),s.step % s.system.n_critic == 0
+    both = s.step % s.system.n_critic == 0
+    late = both and s.system.l_feat > 0 and s.steps is not None and s.step > s.system.feat_from*s.steps
+    return Batch(*(mine(t, s.fabric) for t in batch)),mine(alpha, s.fabric),(both, late)
 
 def learn(state:State, # whose networks and optimisers change
           batch:Batch,
           alpha:torch.Tensor, # (B,) in [0, 1]
-          both:bool # a generator update after the critic's?
+          kind:tuple # a generator update after the critic's? from its late terms?
          )->dict: # the unweighted terms, detached
     "One critic update and, if asked, a generator update from the same fakes."
-    s,system = state,state.system
+    s,system,(both,late) = state,state.system,kind
     with s.fabric.autocast():
         with torch.set_grad_enabled(both): fake = system.objective.edit(s.G, batch)
         terms = system.objective.critic(s.D, batch, fake.detach(), alpha)
@@ -141,7 +150,7 @@ def learn(state:State, # whose networks and optimisers change
     logged = {f"critic/{k}": v.detach() for k,v in terms.items()}
     if both:
         s.D.requires_grad_(False)
-        with s.fabric.autocast(): terms = system.objective.generator(s.G, s.D, batch, fake)
+        with s.fabric.autocast(): terms = (system.objective.late if late else system.objective.generator)(s.G, s.D, batch, fake)
         descend(s.opt_G, weighed(terms, system), s.fabric)
         s.D.requires_grad_(True)
         logged |= {f"generator/{k}": v.detach() for k,v in terms.items()}
@@ -181,26 +190,26 @@ class Replay:
         self.state,self.recorder,self.seen,self.replays = state,recorder,Counter(),{}
 
     def __call__(self)->dict: # the unweighted terms; read them before the next call
-        s,(batch,alpha,both) = self.state,draw(self.state)
-        direct = lambda: learn(s, batch, alpha, both)
-        self.seen[both] += 1
+        s,(batch,alpha,kind) = self.state,draw(self.state)
+        direct = lambda: learn(s, batch, alpha, kind)
+        self.seen[kind] += 1
         if self.recorder is None: return direct()
-        if self.seen[both] <= 2: return self.recorder.warm(direct)
-        if both not in self.replays:
-            try: self.replays[both] = self.record(batch, alpha, both)
+        if self.seen[kind] <= 2: return self.recorder.warm(direct)
+        if kind not in self.replays:
+            try: self.replays[kind] = self.record(batch, alpha, kind)
             except RuntimeError as e:
                 self.recorder = None
                 print(f"CUDA graphs are not used ({str(e).splitlines()[0]}); updates are started one by one, which is slower.", file=sys.stderr)
                 return direct()
         for kept,new in zip((*self.batch, self.alpha), (*batch, alpha)): kept.copy_(new)
-        return self.replays[both]()
+        return self.replays[kind]()
 
-    def record(self, batch, alpha, both):
+    def record(self, batch, alpha, kind):
         s = self.state
         if not self.replays:
             self.batch,self.alpha = Batch(*(t.clone() for t in batch)),alpha.clone()
             for group in s.groups: group["lr"] = torch.tensor(float(group["lr"]), device=alpha.device)
-        return self.recorder.record(lambda: learn(s, self.batch, self.alpha, both))
+        return self.recorder.record(lambda: learn(s, self.batch, self.alpha, kind))
 
 def updater(state:State # fresh or restored
            ): # a function without arguments that does the next update
@@ -219,7 +228,7 @@ def rate(system:System, # lr and decay_from
 
 # %% ../../nbs/training/02_trainer.ipynb #dc870ddb
 CHECKPOINTS = ("checkpoint.pt", "checkpoint-before.pt") # the last one and the one before
-LATER = dict(recolour=0.) # fields that run folders of earlier versions lack, and what those runs did
+LATER = {f.name: f.default for f in fields(System)} # what runs of earlier versions did, whose folders lack a field
 
 def claim(folder:Path, # the run folder
           params:dict, # plain values
@@ -381,7 +390,7 @@ def train(system:System, # what to train
                                faces=len(faces), data_hash=faces.data_hash, **extra), replace)
         with alone(folder) if fabric.is_global_zero else contextlib.nullcontext():
             fabric.barrier()
-            state = State(system, faces.to(fabric.device), fabric, seed)
+            state = State(system, faces.to(fabric.device), fabric, seed, steps)
             found = load_checkpoint(state, folder)
             fabric.barrier()
             if found and fabric.is_global_zero: _rewind(folder, state.step)
@@ -409,7 +418,9 @@ def run(state:State, # fresh or restored
     "Update until `steps` are done; log, sample and save on the way."
     before,start,last = state.seconds,time.time(),(state.step, time.time())
     main,step = state.fabric.is_global_zero,updater(state) # the main process alone writes and speaks
-    with stop_signals() as asked, Progress(steps, label(state.system), file=None if main else io.StringIO()) as progress:
+    with (torch.random.fork_rng(devices=[state.fabric.device] if state.gpu else []), stop_signals() as asked,
+          Progress(steps, label(state.system), file=None if main else io.StringIO()) as progress):
+        state.dropout_rng.set_state(state.noise)
         progress.start_at(state.step)
         while state.step < steps:
             state.set_rate(rate(state.system, state.step, steps))
