@@ -54,9 +54,11 @@ def systems():
     Example:
       fesgan systems"""
     from fesgan.training.systems import list_systems
-    for name,row in list_systems().iterrows():
-        typer.echo(f"{name:<12}{row.title}: {row.blocks} x {row.block}, skip {row['skip']}, generator {row.generator:,}, critic {row.critic:,}")
-        typer.echo(f"{'':<12}{row.citation}")
+    found = list_systems()
+    wide = found.index.str.len().max()+2
+    for name,row in found.iterrows():
+        typer.echo(f"{name:<{wide}}{row.title}: {row.blocks} x {row.block}, skip {row['skip']}, generator {row.generator:,}, critic {row.critic:,}")
+        typer.echo(f"{'':<{wide}}{row.citation}")
 
 # %% ../../nbs/app/01_cli.ipynb #07ea634f
 def _why_excluded(folder):
