@@ -95,11 +95,11 @@ SYSTEMS = {s.name: s for s in (
     System("sargan", "SARGAN", "Akram & Khan, SARGAN: Spatial attention-based residuals for facial expression manipulation", block="sarb", epochs=400),
     System("stargan", "StarGAN", "Choi et al. (2018), StarGAN: Unified generative adversarial networks for multi-domain image-to-image translation",
            blocks=6, skip="none", batch=16, epochs=200),
-    System("stargan-perceptual", "StarGAN + perceptual", _VARIANTS, skip="none", l_feat=10., **_FER2013),
-    System("stargan-perceptual-skip", "StarGAN + perceptual + skip", _VARIANTS, skips=True, l_feat=10., **_FER2013),
+    System("stargan-perceptual", "StarGAN + perceptual loss", _VARIANTS, skip="none", l_feat=10., **_FER2013),
+    System("stargan-perceptual-skip", "StarGAN + perceptual loss + skip connection", _VARIANTS, skips=True, l_feat=10., **_FER2013),
     System("stargan-dropout", "StarGAN + dropout", _VARIANTS, skip="none", leaky=True, dropout="ends", **_FER2013),
-    System("stargan-skip", "StarGAN + skip", _VARIANTS, skips=True, **_FER2013),
-    System("stargan-skip-dropout", "StarGAN + skip + dropout", _VARIANTS, skips=True, leaky=True, dropout="blocks", **_FER2013),
+    System("stargan-skip", "StarGAN + skip connection", _VARIANTS, skips=True, **_FER2013),
+    System("stargan-skip-dropout", "StarGAN + skip connection + dropout", _VARIANTS, skips=True, leaky=True, dropout="blocks", **_FER2013),
 )}
 
 # %% ../../nbs/training/01_systems.ipynb #4486ba3e
