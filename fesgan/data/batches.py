@@ -110,14 +110,18 @@ class Batches:
                  batch_size:int, # faces a batch
                  seed:int=0, # of everything drawn here
                  flip:bool=True, # mirror half of the faces (HFlip, as all the papers)
+                 balance:bool=False, # each expression equally often, instead of each face
                  augment=None # (x, bytes of all the faces, rng) -> x: what else is done to a batch, on the device; draws from rng only
                 ):
         if not len(faces): raise FesganError("There are no faces to draw batches from.")
-        self.faces,self.batch_size,self.flip,self.augment = faces,batch_size,flip,augment
+        self.faces,self.batch_size,self.flip,self.balance,self.augment = faces,batch_size,flip,balance,augment
         self.rng = torch.Generator(faces.images.device).manual_seed(seed)
         self.order,self.drawn = self._shuffle(),0
 
-    def _shuffle(self): return torch.randperm(len(self.faces), generator=self.rng, device=self.rng.device)
+    def _shuffle(self):
+        if not self.balance: return torch.randperm(len(self.faces), generator=self.rng, device=self.rng.device)
+        rare = 1/torch.bincount(self.faces.labels)[self.faces.labels]
+        return torch.multinomial(rare, len(self.faces), replacement=True, generator=self.rng)
 
     def _rows(self):
         while len(self.order) < self.batch_size: self.order = torch.cat([self.order, self._shuffle()])

@@ -63,6 +63,7 @@ class System:
     epochs: int = 350 # passes over the training faces
     decay_from: float = 1. # share of the run after which the rate falls to zero linearly; 1 is never (the public decay code leaves it at 0.9999)
     flip: bool = True # mirror half of the faces
+    balance: bool = False # draw every expression equally often, instead of every face
     recolour: float = 0. # probability, 0 to 1, that a face takes another training face's colours (SARGAN's text: ReHistoGAN, not in its code)
     objective: Objective = field(default=STARGAN_OBJECTIVE, repr=False) # terms and weights
 
@@ -164,7 +165,7 @@ _switch = lambda name: lambda on: f"{'with' if on else 'no'} {name}"
 ABLATIONS = dict(block=lambda v: "SARB" if v == "sarb" else "vanilla RB", blocks=lambda v: f"{v} block{'s' if v > 1 else ''}",
                  skip=lambda v: "with skip" if v == "ultimate" else "no skip",
                  skips=_switch("inner skips"), leaky=_switch("leaks"), dropout=lambda v: "no dropout" if v == "none" else f"dropout at {v}",
-                 l_feat=lambda v: f"perceptual {v:g}", recolour=lambda v: f"recoloured {v:g}") # how a label names a changed field
+                 l_feat=lambda v: f"perceptual {v:g}", balance=lambda on: "balanced" if on else "not balanced", recolour=lambda v: f"recoloured {v:g}") # how a label names a changed field
 
 def label(system:System # any system
          )->str: # as in "SARGAN (6 blocks, no skip)"
