@@ -131,6 +131,16 @@ def test_london(tmp_path):
     assert len(c.attrs["excluded"]) == 2 and c.attrs["stray"] == 1
 
 
+def test_ferg(tmp_path):
+    "Characters are the people: none is in both parts."
+    words = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+    make(tmp_path, [f"FERG_DB_256/{c}/{c}_{w}/{c}_{w}_{i}.png" for c in ("aia", "bonnie", "jules", "malcolm", "mery", "ray") for w in words for i in (1, 2)] + ["FERG_DB_256/logo.png"])
+    c = read_catalog("ferg", tmp_path)
+    assert len(c) == 84 and set(c.expression) == set(EXPRESSIONS) and (c.groupby("expression").size() == 12).all()
+    assert set(c.subject) == {"aia", "bonnie", "jules", "malcolm", "mery", "ray"} and len(c.attrs["excluded"]) == 1
+    assert not set(c[c.split == "train"].subject) & set(c[c.split == "test"].subject)
+
+
 def test_rendered(tmp_path):
     rows = [dict(path=f"images/{s}/{e}.jpg", subject=s, expression=e, angle="frontal", AU12=3 if e == "happy" else 0) for s in ("001", "002", "003") for e in EXPRESSIONS]
     root = make(tmp_path/"rendered", [r["path"] for r in rows])
@@ -193,7 +203,7 @@ def test_wrong_folder(tmp_path, names, start, said):
     assert said in str(e.value) and str(root) in str(e.value) and "afraid, angry" in str(e.value) or "only pictures" in said
 
 
-@pytest.mark.parametrize("dataset", ["kdef", "rafd", "cfee", "fer2013", "london"])
+@pytest.mark.parametrize("dataset", ["kdef", "rafd", "cfee", "fer2013", "london", "ferg"])
 def test_something_else_entirely(tmp_path, dataset):
     make(tmp_path/"holiday", ["beach.jpg", "rome/forum.jpg"])
     (tmp_path/"holiday"/"diary.txt").write_text("sunny")

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'MAX_UNPACKED', 'KDEF_ANGLES', 'DATASETS', 'READERS', 'PREPARE_VERSION', 'is_stray', 'list_images',
            'check_archive', 'unpack', 'settle', 'parse_kdef', 'parse_rafd', 'parse_cfee', 'parse_fer2013', 'fer_face',
-           'write_fer_csv', 'unpack_fer_csv', 'parse_london', 'folder_expression', 'folder_subjects', 'rows_folder',
-           'rows_rendered', 'DataSet', 'split_subjects', 'split_images', 'open_folder', 'reader_options', 'read_rows',
-           'check_rows', 'read_catalog', 'counts', 'join_catalogs', 'image_paths', 'part_folder', 'read_joined',
-           'catalog_hash', 'subset', 'FaceWriter', 'is_prepared', 'check_out', 'write_faces', 'face_losses',
-           'prepare_faces', 'read_prepared']
+           'write_fer_csv', 'unpack_fer_csv', 'parse_london', 'parse_ferg', 'folder_expression', 'folder_subjects',
+           'rows_folder', 'rows_rendered', 'DataSet', 'split_subjects', 'split_images', 'open_folder', 'reader_options',
+           'read_rows', 'check_rows', 'read_catalog', 'counts', 'join_catalogs', 'image_paths', 'part_folder',
+           'read_joined', 'catalog_hash', 'subset', 'FaceWriter', 'is_prepared', 'check_out', 'write_faces',
+           'face_losses', 'prepare_faces', 'read_prepared']
 
 # %% ../../nbs/data/02_catalog.ipynb #0d06973f
 import inspect, json, os, re, shutil, stat, sys, time, zipfile
@@ -195,6 +195,15 @@ def parse_london(path:str # relative path
     try: return dict(subject=m[1], expression=to_expression(p.parent.name, "london"), angle="frontal")
     except FesganError: return f"folder {p.parent.name} is not one of {', '.join(CODES['london'])}"
 
+# %% ../../nbs/data/02_catalog.ipynb #017b6bc6
+def parse_ferg(path:str # relative path
+              ): # dict, or the reason to leave it out
+    "What a name of FERG-DB says."
+    m = re.fullmatch(r"([a-z]+)_([a-z]+)_\d+", PurePosixPath(path).stem.lower())
+    if not m: return "the name is not like aia_anger_1"
+    if m[2] not in CODES["ferg"]: return f"{m[2]} is not one of {', '.join(CODES['ferg'])}"
+    return dict(subject=m[1], expression=to_expression(m[2], "ferg"), angle="frontal")
+
 # %% ../../nbs/data/02_catalog.ipynb #056f6f7d
 def folder_expression(path:str # relative path
                      ): # (known expression or None, index of the part that says so); (name, -1) if there is none
@@ -267,6 +276,7 @@ DATASETS = {
     "cfee": DataSet("CFEE", "Du, Tao and Martinez (2014)", "https://cbcsl.ece.ohio-state.edu, on request", "<person>_<letter>.jpg, <person>/<letter>.jpg or <category>/<person>.jpg", parse_cfee),
     "fer2013": DataSet("FER2013", "Goodfellow et al. (2013)", "https://www.kaggle.com/datasets/msambare/fer2013, research use", "{train,test}/{angry,disgust,fear,happy,neutral,sad,surprise}/*.jpg or fer2013.csv", parse_fer2013),
     "london": DataSet("Face Research Lab London Set", "DeBruine and Jones (2017)", "https://doi.org/10.6084/m9.figshare.5047666, CC BY 4.0", "{neutral,happy}/001_08.jpg", parse_london),
+    "ferg": DataSet("FERG-DB", "Aneja et al. (2016)", "https://grail.cs.washington.edu/projects/deepexpr/ferg-2d-db.html, non-commercial research on request", "aia/aia_anger/aia_anger_1.png", parse_ferg),
     "rendered": DataSet("Rendered faces", "this project", "ships with the project, CC0", "catalog.csv and images/<subject>/<expression>.jpg"),
     "folder": DataSet("Your own pictures", "", "a folder of yours", "one folder per expression, for instance happy/anna_1.jpg"),
 }

@@ -29,6 +29,7 @@ CODES = {
     "fer2013": {"angry":"angry", "disgust":"disgusted", "fear":"afraid", "happy":"happy", "sad":"sad", "surprise":"surprised", "neutral":"neutral",
                 "0":"angry", "1":"disgusted", "2":"afraid", "3":"happy", "4":"sad", "5":"surprised", "6":"neutral"},
     "london": {"neutral":"neutral", "happy":"happy", "neutral_front":"neutral", "smiling_front":"happy"},
+    "ferg": dict(anger="angry", disgust="disgusted", fear="afraid", joy="happy", neutral="neutral", sadness="sad", surprise="surprised"),
 }
 
 # %% ../../nbs/data/00_expressions.ipynb #d2da487e
