@@ -185,7 +185,7 @@ def bench(out:Annotated[Path, Argument(help="Folder for <device>.json and <devic
 
     \b
     Examples:
-      fesgan bench                             # the papers' sizes; some minutes on a GPU, a quarter of an hour on a CPU
+      fesgan bench                             # the papers' sizes; about twenty minutes on two cores
       fesgan bench --systems usgan --set image_size=64 --set width=32"""
     from fesgan.training.bench import bench as measure
     from fesgan.training.bench import bench_table, save_bench
