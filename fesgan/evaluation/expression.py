@@ -17,6 +17,12 @@ from ..files import FesganError, Progress, atomic, choose
 from .identity import as_images
 
 # %% ../../nbs/evaluation/02_expression.ipynb #11affb49
+def _kaiming(net):
+    "The start that networks of ReLU want."
+    for m in net.modules():
+        if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+    return net
+
 def resnet18(n_classes:int=7, # expressions
              stem:str="imagenet", # "imagenet" (stride 4) or "small" (stride 1, sixteen times the work)
              width:int=64 # channels of the first layer; 64 is the published network
@@ -30,9 +36,7 @@ def resnet18(n_classes:int=7, # expressions
     if width != 64:
         net.bn1,net.inplanes,net.fc = nn.BatchNorm2d(width),width,nn.Linear(8*width, n_classes)
         for i in range(4): setattr(net, f"layer{i+1}", net._make_layer(BasicBlock, width*2**i, 2, stride=1 if i == 0 else 2))
-    for m in net.modules():
-        if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-    return net
+    return _kaiming(net)
 
 # %% ../../nbs/evaluation/02_expression.ipynb #94013666
 def vgg(n_classes:int=7, # expressions
@@ -42,9 +46,7 @@ def vgg(n_classes:int=7, # expressions
     def pair(ni, nf): return [l for i in (ni, nf) for l in (nn.Conv2d(i, nf, 3, padding=1, bias=False), nn.BatchNorm2d(nf), nn.ReLU())] + [nn.MaxPool2d(2)]
     widths = [3] + [width*2**i for i in range(4)]
     net = nn.Sequential(*[l for ni,nf in zip(widths, widths[1:]) for l in pair(ni, nf)], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8*width, n_classes))
-    for m in net.modules():
-        if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-    return net
+    return _kaiming(net)
 
 # %% ../../nbs/evaluation/02_expression.ipynb #69028d49
 @dataclass(frozen=True)

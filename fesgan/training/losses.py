@@ -77,21 +77,22 @@ def critic_terms(D, # critic
                 gp=gradient_penalty(D, x, fake, alpha))
 
 # %% ../../nbs/training/00_losses.ipynb #6ab6aab9
+def _judged(G, D, batch, fake):
+    "What both generator objectives share: `adv` and `cls`, and the faces there and back."
+    score,logits = D(fake)
+    return dict(adv=-realness(score), cls=classification(logits, batch.target)),G(fake, one_hot(batch.label, G.config["n_conditions"]))
+
 def generator_terms(G, # generator
                     D, # critic
                     batch:Batch, # faces, labels, targets
                     fake:Tensor # (B, 3, H, W) edited faces, with the generator's gradient
                    )->dict: # name -> scalar tensor
     "The generator's terms: `adv`, `cls`, `cyc`."
-    x,label,target = batch
-    score,logits = D(fake)
-    again = G(fake, one_hot(label, G.config["n_conditions"]))
-    return dict(adv=-realness(score), cls=classification(logits, target), cyc=cycle(x, again))
+    terms,again = _judged(G, D, batch, fake)
+    return terms | dict(cyc=cycle(batch.x, again))
 
 # %% ../../nbs/training/00_losses.ipynb #709bdf6d
 def perceptual_terms(G, D, batch, fake)->dict: # as `generator_terms`
     "The generator's terms with the cycle between features: `adv`, `cls`, `feat`."
-    x,label,target = batch
-    score,logits = D(fake)
-    again = G(fake, one_hot(label, G.config["n_conditions"]))
-    return dict(adv=-realness(score), cls=classification(logits, target), feat=feature_cycle(D, x, again))
+    terms,again = _judged(G, D, batch, fake)
+    return terms | dict(feat=feature_cycle(D, batch.x, again))
