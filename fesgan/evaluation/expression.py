@@ -7,13 +7,14 @@ __all__ = ['PAPER', 'resnet18', 'vgg', 'JudgeSettings', 'judge_network', 'Judge'
            'save_judge', 'load_judge']
 
 # %% ../../nbs/evaluation/02_expression.ipynb #88aeafb5
-import json
+import contextlib, json, sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import nn
 from torch.nn import functional as F
 from ..data.expressions import EXPRESSIONS
-from ..files import FesganError, Progress, atomic, choose
+from ..files import FesganError, Progress, atomic, choose, keep_memory
 from .identity import as_images
 
 # %% ../../nbs/evaluation/02_expression.ipynb #11affb49
@@ -133,40 +134,67 @@ def _optimiser(net, settings, steps_per_epoch): # the optimiser and a rate that 
     return opt,torch.optim.lr_scheduler.OneCycleLR(opt, s.lr, total_steps=s.epochs*steps_per_epoch+1, cycle_momentum=False)
 
 # %% ../../nbs/evaluation/02_expression.ipynb #0c89ac8c
+class _Training: # everything that a stopped training needs to go on
+    def __init__(self, faces, seed, device, classes, settings):
+        self.about = dict(settings=asdict(settings), seed=seed, faces=len(faces.labels), data_hash=getattr(faces, "data_hash", None), classes=list(classes))
+        self.rng,self.history = torch.Generator().manual_seed(seed),[]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = judge_network(settings, len(classes)).to(device, memory_format=torch.channels_last).train()
+        n = len(faces.labels)
+        self.batches = [b for b in range(0, n, settings.batch_size) if n-b > 1] # a batch of one has no statistics
+        self.opt,self.rate = _optimiser(self.net, settings, len(self.batches))
+
+    def save(self, path):
+        parts = {k: getattr(self, k).state_dict() for k in ("net", "opt", "rate")}
+        with atomic(path) as tmp: torch.save(dict(about=self.about, rng=self.rng.get_state(), history=self.history, **parts), tmp)
+
+    def restore(self, path): # another training's state is not taken; it will be written over
+        try: state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as e: return print(f"{path} cannot be read ({type(e).__name__}); the judge starts from the beginning.", file=sys.stderr)
+        if state.get("about") != self.about: return
+        for k in ("net", "opt", "rate"): getattr(self, k).load_state_dict(state[k])
+        self.rng.set_state(state["rng"])
+        self.history = state["history"]
+
+# %% ../../nbs/evaluation/02_expression.ipynb #8fc21ffe
 def train_judge(faces, # a FaceSet, or anything with .images uint8 (N,3,S,S) and .labels int64 (N,)
                 seed:int=0, # of weights, order and augmentation
                 device="cpu", # where to train
                 progress:bool=True, # show how much time is left?
                 classes=EXPRESSIONS, # names of the labels
+                test=None, # faces to read after every epoch, for the curve; they change nothing
+                checkpoint=None, # file that keeps the state after every epoch; the same call with the same file goes on
+                precision:str="32-true", # or bf16-mixed
                 **settings # fields of `JudgeSettings`
-               )->Judge: # with .history: one dict per epoch (epoch, loss, accuracy on the training faces as augmented)
+               )->Judge: # with .history: one dict per epoch (epoch, loss, accuracy on the training faces as augmented, and `test`)
     "Train a judge on real photographs."
     s,labels = JudgeSettings(**settings),faces.labels.to(device)
+    bf16 = choose(precision, ("32-true", "bf16-mixed"), "precision") == "bf16-mixed"
     if len(labels) < 2: raise FesganError(f"a judge needs at least two faces; got {len(labels)}.")
-    rng = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = judge_network(s, len(classes)).to(device).train()
+    keep_memory()
+    run = _Training(faces, seed, device, classes, s)
+    if checkpoint and Path(checkpoint).is_file(): run.restore(checkpoint)
     images = torch.cat([_prepare(b, s.image_size, device) for b in faces.images.split(512)]) if len(labels) < 20_000 else None
-    batches = [b for b in range(0, len(labels), s.batch_size) if len(labels)-b > 1] # a batch of one has no statistics
-    opt,rate = _optimiser(net, s, len(batches))
-    judge,history = Judge(net, s, classes),[]
-    bar = Progress(s.epochs, "judge") if progress else None
-    for epoch in range(s.epochs):
-        net.train()
-        order,loss_sum,right = torch.randperm(len(labels), generator=rng),0.,0
-        for b in batches:
-            i = order[b:b+s.batch_size].to(device)
-            x = images[i] if images is not None else _prepare(faces.images[i.to(faces.images.device)], s.image_size, device)
-            out = net(augment(x, s, rng))
-            loss = F.cross_entropy(out, labels[i], label_smoothing=s.smoothing)
-            opt.zero_grad(set_to_none=True); loss.backward(); opt.step(); rate.step()
-            loss_sum,right = loss_sum+loss.detach()*len(i),right+(out.argmax(1) == labels[i]).sum()
-        history.append(dict(epoch=epoch+1, loss=float(loss_sum)/len(labels), accuracy=float(right)/len(labels)))
-        if bar: bar.update(note=f"loss {history[-1]['loss']:.3f}")
-    if bar: bar.__exit__()
-    judge.history = history
-    net.eval()
+    judge = Judge(run.net, s, classes)
+    with Progress(s.epochs, "judge") if progress else contextlib.nullcontext() as bar:
+        if bar: bar.start_at(len(run.history))
+        for epoch in range(len(run.history), s.epochs):
+            run.net.train()
+            order,loss_sum,right = torch.randperm(len(labels), generator=run.rng),0.,0
+            for b in run.batches:
+                i = order[b:b+s.batch_size].to(device)
+                x = images[i] if images is not None else _prepare(faces.images[i.to(faces.images.device)], s.image_size, device)
+                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16): out = run.net(augment(x, s, run.rng))
+                loss = F.cross_entropy(out.float(), labels[i], label_smoothing=s.smoothing)
+                run.opt.zero_grad(set_to_none=True); loss.backward(); run.opt.step(); run.rate.step()
+                loss_sum,right = loss_sum+loss.detach()*len(i),right+(out.argmax(1) == labels[i]).sum()
+            line = dict(epoch=epoch+1, loss=float(loss_sum)/len(labels), accuracy=float(right)/len(labels))
+            run.history.append(line if test is None else line | dict(test=judge.accuracy(test.images, test.labels.cpu())))
+            if checkpoint: run.save(checkpoint)
+            if bar: bar.update(note=", ".join(f"{k} {v:.3f}" for k,v in run.history[-1].items() if k != "epoch"))
+    judge.history = run.history
+    run.net.eval()
     return judge
 
 # %% ../../nbs/evaluation/02_expression.ipynb #189cfa87
