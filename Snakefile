@@ -18,6 +18,10 @@ WORK = config.get("work", "reports/runs") + f"/{NAME}"            # everything, 
 OUT = config.get("out", "reports") + f"/{NAME}"                   # what is published
 SEEDS = config["seeds"]
 GPU_MEM_MB = config.get("gpu_mem_mb", 0)                          # of a card, for one training: so many share it as fit (fesgan study --gpu-mem-mb); a cluster gives each a GPU
+WHERE = dict(device=config.get("device", "auto"), precision=config.get("precision", "32-true"))
+CARD = dict(gpu=int(GPU_MEM_MB > 0), gpu_mem_mb=GPU_MEM_MB, runtime=config.get("minutes", 60))
+JUDGES = [j for j in ("judge", "second") if j in config]          # `second` is optional: another network's opinion
+JUDGED = ("22_table_variants", "23_table_augment")                # the notebooks that show what is known about the judges
 os.environ.setdefault("FESGAN_HEADLESS", "1")
 
 
@@ -51,7 +55,8 @@ def node(notebook, **parameters):
 
 
 wildcard_constraints:
-    run="(trained|shipped|sweep)/.+",
+    run="(trained|shipped|sweep)/.+|judges",
+    judge="judge|second",
     group="trained|shipped|sweep",
     notebook=r"\d\d_\w+",
 
@@ -69,17 +74,20 @@ rule prepare:
     params: command=prepare
     shell: "{params.command} > {log} 2>&1"
 
-judge = node("01_judge", run=f"{WORK}/judge.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judge", **config["judge"])
+judge = node("01_judge", run=lambda w: f"{WORK}/judges/{w.judge}.ipynb", faces=f"{WORK}/faces", name=lambda w: w.judge, settings=lambda w: config[w.judge]["settings"],
+             limit=lambda w: config[w.judge].get("limit"), out=f"{WORK}/judges", **WHERE)
 
 rule judge:
+    "A classifier that reads edits; `second`, where a profile has it, is another opinion. Its checkpoint is no output either."
     input: nb=f"{NB}/01_judge.ipynb", faces=rules.prepare.output
-    output: f"{WORK}/judge/judge.safetensors"
-    log: f"{WORK}/judge.log"
+    output: f"{WORK}/judges/{{judge}}.safetensors"
+    log: f"{WORK}/judges/{{judge}}.log"
     params: command=judge
+    resources: **CARD
     shell: "{params.command} > {log} 2>&1"
 
 train = node("02_train", run=lambda w: f"{WORK}/{w.run}/train.ipynb", faces=f"{WORK}/faces", folder=lambda w: f"{WORK}/{w.run}", fields=lambda w: RUNS[w.run],
-             device=config.get("device", "auto"), precision=config.get("precision", "32-true"))
+             **WHERE)
 
 rule train:
     "One run. Its checkpoint is no output, so that a run that was killed goes on instead of starting again."
@@ -87,7 +95,7 @@ rule train:
     output: f"{WORK}/{{run,(trained|sweep)/.+}}/generator.safetensors"
     log: f"{WORK}/{{run}}/train.log"
     params: command=train
-    resources: gpu=int(GPU_MEM_MB > 0), gpu_mem_mb=GPU_MEM_MB, runtime=config.get("minutes", 60)
+    resources: **CARD
     shell: "{params.command} > {log} 2>&1"
 
 rule adopt:
@@ -97,28 +105,43 @@ rule adopt:
     params: folder=lambda w: f"{WORK}/shipped/{w.name}/seed0"
     shell: "python -c 'from fesgan.training.shipped import adopt; adopt(\"{wildcards.name}\", \"{params.folder}\")'"
 
-evaluate = node("03_evaluate", run=lambda w: f"{WORK}/{w.run}/evaluate.ipynb", faces=f"{WORK}/faces", judge=f"{WORK}/judge", folder=lambda w: f"{WORK}/{w.run}",
-                limit=lambda w: config["evaluate"][w.run.split("/")[0]], inception=config.get("inception"))
+evaluate = node("03_evaluate", run=lambda w: f"{WORK}/{w.run}/evaluate.ipynb", faces=f"{WORK}/faces", judges=f"{WORK}/judges", folder=lambda w: f"{WORK}/{w.run}",
+                limit=lambda w: config["evaluate"][w.run.split("/")[0]], device=WHERE["device"], inception=config.get("inception"))
 
 rule evaluate:
-    input: nb=f"{NB}/03_evaluate.ipynb", generator=f"{WORK}/{{run}}/generator.safetensors", judge=rules.judge.output, faces=rules.prepare.output
-    output: f"{WORK}/{{run}}/metrics.json", f"{WORK}/{{run}}/edits.csv"
+    input: nb=f"{NB}/03_evaluate.ipynb", generator=f"{WORK}/{{run}}/generator.safetensors", judges=[f"{WORK}/judges/{j}.safetensors" for j in JUDGES], faces=rules.prepare.output
+    output: f"{WORK}/{{run}}/metrics.json", f"{WORK}/{{run}}/edits.csv", f"{WORK}/{{run}}/recognition.npz"
     log: f"{WORK}/{{run}}/evaluate.log"
     params: command=evaluate
     shell: "{params.command} > {log} 2>&1"
 
+augment = node("04_augment", run=lambda w: f"{WORK}/{w.run}/augment.ipynb", faces=f"{WORK}/faces", folder=lambda w: None if w.run == "judges" else f"{WORK}/{w.run}",
+               out=lambda w: f"{WORK}/{w.run}/augmented.npz", **config.get("augment", {}), **WHERE)
+
+rule augment:
+    "Classifiers that learn from real faces and a run's edits, or, in the folder of the judges, from real faces alone."
+    input: lambda w: [f"{NB}/04_augment.ipynb"] + [f"{WORK}/{w.run}/generator.safetensors"]*(w.run != "judges"), faces=rules.prepare.output
+    output: f"{WORK}/{{run}}/augmented.npz"
+    log: f"{WORK}/{{run}}/augment.log"
+    params: command=augment
+    resources: **CARD
+    shell: "{params.command} > {log} 2>&1"
+
 def answer_parameters(w):
     p = dict(runs=f"{WORK}/{w.group}", out=f"{WORK}/results/{w.group}", size=GROUPS[w.group][0])
+    if w.notebook in JUDGED: p["judges"] = f"{WORK}/judges"
     if w.notebook.startswith("1"): p["pairs"] = pairs(w.notebook, w.group)
     if w.notebook.startswith("3"): p["faces"] = f"{WORK}/faces"
     return p
+
+def augmented(w): return [f"{WORK}/{r}/augmented.npz" for r in ["judges", *members(w.group)]] if w.notebook == "23_table_augment" else []
 
 def answer(w):
     return papermill(w.notebook, f"{WORK}/results/{w.group}/{w.notebook}.ipynb", **answer_parameters(w))
 
 rule answer:
     "A table, an ablation or a figure, from the run folders of one group."
-    input: lambda w: [f"{NB}/{w.notebook}.ipynb"] + [f"{WORK}/{r}/metrics.json" for r in members(w.group)]
+    input: lambda w: [f"{NB}/{w.notebook}.ipynb"] + [f"{WORK}/{r}/metrics.json" for r in members(w.group)] + augmented(w)
     output: f"{WORK}/results/{{group}}/{{notebook}}.done"
     log: f"{WORK}/results/{{group}}/{{notebook}}.log"
     params: command=answer

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'FesganError', 'choose', 'project', 'shipped', 'cache_folder', 'atomic', 'sha256', 'weights', 'keep_memory',
-           'duration', 'Progress']
+           'pick_device', 'duration', 'Progress']
 
 # %% ../nbs/00_files.ipynb #c8c958e2
 import contextlib, hashlib, os, sys, time, urllib.request
@@ -102,6 +102,15 @@ def keep_memory()->bool: # done? only GNU's C library can be asked
     except (AttributeError, OSError, TypeError): return False
     no_mapping,no_trimming = mallopt(-4, 0),mallopt(-1, 2**31-1) # M_MMAP_MAX, M_TRIM_THRESHOLD
     return bool(no_mapping and no_trimming)
+
+# %% ../nbs/00_files.ipynb #fc846175
+def pick_device(device:str="auto" # `auto`, `cpu`, `cuda` or `cuda:<number>`
+               )->str: # what PyTorch understands
+    "`auto` is the GPU if there is one."
+    import torch
+    choose(device.split(":")[0], ("auto", "cpu", "cuda"), "device")
+    if device.startswith("cuda") and not torch.cuda.is_available(): raise FesganError("No CUDA device is available here; choose the device cpu or auto.")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 # %% ../nbs/00_files.ipynb #7e0ca794
 def duration(seconds:float # a time span

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from fesgan.evaluation.recognition import load_recognition
 from fesgan.reporting.html import broken_links
 
 ROOT = Path(__file__).parents[1]
@@ -16,7 +17,7 @@ KEPT = ("usgan", "usgan-6", "usgan-noskip", "sargan") # the fewest that answer a
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     profile = yaml.safe_load((ROOT/"profiles"/"demo.yaml").read_text())
-    profile |= dict(name="toy", seeds=[0], shipped=["usgan"], evaluate=dict(trained=2, shipped=2, sweep=2), judge=dict(epochs=1, size=32))
+    profile |= dict(name="toy", seeds=[0], shipped=["usgan"], evaluate=dict(trained=2, shipped=2, sweep=2), judge=dict(settings=dict(epochs=1, image_size=32)), second=dict(settings=dict(arch="vgg", width=4, epochs=1, image_size=32)))
     profile["variants"] = {k: v for k, v in profile["variants"].items() if k in KEPT}
     profile["train"] |= dict(steps=10, log_every=5)
     profile["data"] |= dict(limit=140)
@@ -52,6 +53,12 @@ def test_report(work, done):
     assert all(q in front for q in ("What does the ultimate skip do?", "Is one block enough", "Does attention in the residual block"))
     assert front.index("Shipped weights") < front.index("A toy run")
     assert {p.stem for p in (out/"trained"/"tables").glob("ablation_*.tex")} == {"ablation_block_usgan", "ablation_depth_usgan", "ablation_skip_usgan"}
+
+
+def test_every_edit_of_every_test_face_is_read_by_both_judges(work, done):
+    for run in ("trained/usgan/seed0", "shipped/usgan/seed0"):
+        read = load_recognition(work/"runs"/"toy"/run/"recognition.npz")
+        assert set(read.real) == {"judge", "second"} and read.edits["second"].shape == (len(read), 7)
 
 
 def test_every_run_says_where_it_comes_from(work, done):

@@ -16,7 +16,7 @@ from typer import Argument, Option
 
 import fesgan
 from .study import (check_sweep, find_cluster, find_profile, job_environment, read_cluster, read_profile, repository, run_study, settings, unlock)
-from ..files import FesganError, choose
+from ..files import FesganError, choose, pick_device
 
 # %% ../../nbs/app/01_cli.ipynb #66fe6b2f
 class Commands(typer.core.TyperGroup):
@@ -123,13 +123,6 @@ def read_fields(pairs:list # texts like "blocks=6"
     return {k.strip(): v.strip() for k,_,v in (p.partition("=") for p in pairs)}
 
 # %% ../../nbs/app/01_cli.ipynb #f3329b45
-def _device(device):
-    "`auto` is the GPU if there is one."
-    import torch
-    choose(device.split(":")[0], ("auto", "cpu", "cuda"), "device")
-    if device.startswith("cuda") and not torch.cuda.is_available(): raise FesganError("No CUDA device is available here; choose --device cpu or auto.")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
 def _dataset(folder):
     "The name of the data set in a prepared folder."
     import json
@@ -163,7 +156,7 @@ def train(system:Annotated[str, Argument(help="A name from `fesgan systems`: usg
     from fesgan.training.systems import get_system
     from fesgan.training.trainer import Stopped
     from fesgan.training.trainer import train as start
-    fields,device = read_fields(set_ or []),_device(device)
+    fields,device = read_fields(set_ or []),pick_device(device)
     choose(precision, ("32-true", "bf16-mixed"), "precision")
     system = get_system(system, **fields)
     loaded = load_faces(faces, "train", device=device, size=system.image_size if "image_size" in fields else None)
@@ -191,7 +184,7 @@ def bench(out:Annotated[Path, Argument(help="Folder for <device>.json and <devic
     from fesgan.training.bench import bench_table, save_bench
     from fesgan.training.systems import SYSTEMS
     names = [choose(n.strip(), SYSTEMS, "system") for n in systems.split(",")]
-    found = measure(names, _device(device), cycles, rounds, **read_fields(set_ or []))
+    found = measure(names, pick_device(device), cycles, rounds, **read_fields(set_ or []))
     typer.echo(bench_table(found))
     typer.echo(f"Written: {save_bench(found, out)}")
 
@@ -199,25 +192,24 @@ def bench(out:Annotated[Path, Argument(help="Folder for <device>.json and <devic
 @app.command()
 def evaluate(run:Annotated[Path, Argument(help="A run folder with generator.safetensors, made by `fesgan train`.")],
              faces:Annotated[Path, Argument(help="Folder made by `fesgan prepare`; its test part is used.")],
-             judge:Annotated[Path | None, Option(help="Folder with judge.safetensors, for the accuracy of expressions (the study makes one: reports/runs/demo/judge). Default: none, no accuracy.")]=None,
+             judge:Annotated[Path | None, Option(help="Folder with judge.safetensors and perhaps second.safetensors, for the accuracy of expressions (the study makes one: reports/runs/demo/judges). Default: none, no accuracy.")]=None,
              limit:Annotated[int | None, Option(help="At most so many test faces, above 0. Default: all.", min=1)]=None,
              seed:Annotated[int, Option(help="Of the bootstrap intervals and of the choice under --limit. 0 or above.", min=0)]=0):
-    """Measure a run on the test faces: identity, realism, expression, colour; writes metrics.json and edits.csv into the run folder.
+    """Measure a run on the test faces: identity, realism, expression, colour; writes metrics.json and edits.csv (with a judge also recognition.npz, what it reads in all edits) into the run folder.
 
     \b
     Example:
-      fesgan evaluate runs/sargan faces --judge reports/runs/demo/judge --limit 50
+      fesgan evaluate runs/sargan faces --judge reports/runs/demo/judges --limit 50
 
     Each line is the mean, its 95 % bootstrap interval and the number of values."""
     if not (run/"generator.safetensors").is_file(): raise FesganError(f"{run} holds no generator.safetensors: the run is not there or not finished. Train it with `fesgan train`.")
-    if judge and not (judge/"judge.safetensors").is_file(): raise FesganError(f"{judge} holds no judge.safetensors. The study writes one to reports/runs/<profile>/judge; leave --judge out for no accuracy.")
     from fesgan.data.batches import load_faces
     from fesgan.evaluation.edits import evaluate_run
-    from fesgan.evaluation.expression import load_judge
+    from fesgan.evaluation.expression import load_judges
     size = _image_size(run)
-    found = evaluate_run(run, load_faces(faces, "test", size=size), load_judge(judge/"judge.safetensors") if judge else None, limit=limit, seed=seed)
+    found = evaluate_run(run, load_faces(faces, "test", size=size), load_judges(judge) if judge else None, limit=limit, seed=seed)
     for line in _metric_lines(found.get("metrics", found)): typer.echo(line)
-    typer.echo(f"Written: {run/'metrics.json'}, {run/'edits.csv'}")
+    typer.echo(f"Written: {run/'metrics.json'}, {run/'edits.csv'}" + (f", {run/'recognition.npz'}" if judge else ""))
 
 # %% ../../nbs/app/01_cli.ipynb #b32cc6ea
 def _image_size(run):

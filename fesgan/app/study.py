@@ -53,7 +53,7 @@ def read_profile(path:Path # from `find_profile`
     return profile
 
 # %% ../../nbs/app/00_study.ipynb #e19f1ea5
-OPTIONAL = ("device", "precision", "gpu_mem_mb", "minutes", "inception", "shipped", "seconds", "pictures") # may be missing in a profile
+OPTIONAL = ("device", "precision", "gpu_mem_mb", "minutes", "inception", "shipped", "seconds", "pictures", "second", "augment") # may be missing in a profile
 
 # %% ../../nbs/app/00_study.ipynb #2ca3c49d
 def settings(pairs:list, # of `--set`: texts like "train.steps=2000"
@@ -136,8 +136,8 @@ def job_environment(cores:int # jobs at once
     return env | ({"OMP_NUM_THREADS": "1"} if cores > 1 else {})
 
 # %% ../../nbs/app/00_study.ipynb #43fe213f
-SAYS = dict(prepare="faces prepared", judge="judge trained", train="{run} trained", adopt="shipped/{name} taken from data/models", evaluate="{run} evaluated",
-            answer="{group}/{notebook} written", publish="report written")
+SAYS = dict(prepare="faces prepared", judge="{judge} trained", train="{run} trained", adopt="shipped/{name} taken from data/models", evaluate="{run} evaluated",
+            augment="classifiers for {run} trained", answer="{group}/{notebook} written", publish="report written")
 
 # %% ../../nbs/app/00_study.ipynb #9ed59128
 def told(rule:str, # of the Snakefile

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAPER', 'resnet18', 'vgg', 'JudgeSettings', 'judge_network', 'Judge', 'augment', 'train_judge', 'confusion',
-           'save_judge', 'load_judge']
+           'save_judge', 'load_judge', 'load_judges']
 
 # %% ../../nbs/evaluation/02_expression.ipynb #88aeafb5
 import contextlib, json, sys
@@ -232,3 +232,12 @@ def load_judge(path, # written by `save_judge`
     net = judge_network(settings, len(about["classes"]))
     net.load_state_dict(state)
     return Judge(net.to(device), settings, about["classes"])
+
+# %% ../../nbs/evaluation/02_expression.ipynb #1280b591
+def load_judges(folder, # of a study's judges
+                device="cpu" # where they shall work
+               )->dict: # name -> Judge, `judge` first
+    "The judges of a study."
+    folder = Path(folder)
+    if not (folder/"judge.safetensors").is_file(): raise FesganError(f"{folder} holds no judge.safetensors. The study writes one to reports/runs/<profile>/judges.")
+    return {name: load_judge(path, device) for name in ("judge", "second") if (path := folder/f"{name}.safetensors").is_file()}

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['style', 'mosaic', 'picture_grid', 'edit_grid', 'changes', 'heat', 'residual_figure', 'attention_maps',
-           'attention_figure', 'loss_terms', 'history_figure', 'save_figure']
+           'attention_figure', 'loss_terms', 'history_figure', 'losses_figure', 'judge_figure', 'confusion_figure',
+           'save_figure']
 
 # %% ../../nbs/reporting/00_grids.ipynb #422d7c75
 import contextlib
@@ -164,6 +165,63 @@ def history_figure(history, # DataFrame of a run's history.jsonl, updates in a c
             ax.set(title=term, xlabel="update", ylabel="")
         for ax in axes.flat[len(terms):]: ax.remove()
         fig.draw_without_rendering(); fig.set_layout_engine("none") # lay out once, so that every copy is the same
+        plt.close(fig)
+    return fig
+
+# %% ../../nbs/reporting/00_grids.ipynb #19d80e75
+def losses_figure(histories:dict, # label -> DataFrame of a run's history.jsonl
+                  terms=None, # columns to draw; what any of them has if not given
+                  x:str="step" # the column of updates
+                 ): # a matplotlib Figure
+    "The loss terms of several runs, one line a run."
+    import matplotlib.pyplot as plt, pandas as pd, seaborn as sns
+    if not histories: raise FesganError("There is no history to draw; give at least one run.")
+    terms = list(terms or dict.fromkeys(t for h in histories.values() for t in loss_terms(h)))
+    columns,colours = min(len(terms), 4),sns.color_palette("colorblind", len(histories))
+    with style():
+        fig,axes = plt.subplots(-(-len(terms)//columns), columns, figsize=(2.2*columns, 1.6*-(-len(terms)//columns)+.5), dpi=80, squeeze=False, layout="constrained")
+        for ax,term in zip(axes.flat, terms, strict=False):
+            for (label,h),colour in zip(histories.items(), colours, strict=True):
+                known = h[[x, term]].dropna() if term in h else pd.DataFrame({x: [], term: []})
+                ax.plot(known[x], known[term].rolling(max(len(known)//20, 1), min_periods=1, center=True).mean(), color=colour, lw=1.1, label=label)
+            ax.set(title=term, xlabel="update")
+        for ax in axes.flat[len(terms):]: ax.remove()
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(histories), 3), frameon=False)
+        fig.draw_without_rendering(); fig.set_layout_engine("none")
+        plt.close(fig)
+    return fig
+
+# %% ../../nbs/reporting/00_grids.ipynb #c0c1f91d
+def judge_figure(histories:dict # name -> DataFrame with epoch, loss, accuracy and, if known, test
+                ): # a matplotlib Figure
+    "Loss and accuracy of classifiers, epoch by epoch."
+    import matplotlib.pyplot as plt, seaborn as sns
+    with style():
+        fig,(left,right) = plt.subplots(1, 2, figsize=(5.6, 1.9), dpi=80, layout="constrained")
+        for (name,h),colour in zip(histories.items(), sns.color_palette("colorblind"), strict=False):
+            left.plot(h.epoch, h.loss, color=colour, label=name)
+            right.plot(h.epoch, 100*h.accuracy, color=colour, label=f"{name}, training faces")
+            if "test" in h: right.plot(h.epoch, 100*h.test, color=colour, ls="--", label=f"{name}, test faces")
+        left.set(title="loss", xlabel="epoch"); right.set(title="accuracy (%)", xlabel="epoch", ylim=(0, 102))
+        right.legend(loc="center left", bbox_to_anchor=(1.02, .5), frameon=False)
+        plt.close(fig)
+    return fig
+
+# %% ../../nbs/reporting/00_grids.ipynb #5f23c8b2
+def confusion_figure(tables:dict, # title -> DataFrame of shares, rows wanted, columns read
+                     columns:int=4 # tables in a row
+                    ): # a matplotlib Figure
+    "Tables of confusion as heat maps on one scale."
+    import matplotlib.pyplot as plt, seaborn as sns
+    columns = min(columns, len(tables))
+    rows = -(-len(tables)//columns)
+    with style():
+        fig,axes = plt.subplots(rows, columns, figsize=(2.3*columns, 2.2*rows), dpi=80, squeeze=False, layout="constrained", sharex=True, sharey=True)
+        for ax,(title,table) in zip(axes.flat, tables.items(), strict=False):
+            sns.heatmap(100*table, annot=True, fmt=".0f", cmap="Blues", vmin=0, vmax=100, square=True, cbar=False, ax=ax, annot_kws=dict(size=5.5))
+            ax.set_title(title, wrap=True); ax.set(xlabel="", ylabel=""); ax.tick_params(axis="y", rotation=0)
+        for ax in axes.flat[len(tables):]: ax.remove()
+        fig.supxlabel("read", size=8); fig.supylabel("wanted", size=8)
         plt.close(fig)
     return fig
 

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['ABLATION_METRICS', 'SMALL', 'find_runs', 'variant', 'Trained', 'generators', 'Comparison', 'compare', 'save_answers',
-           'read_answers', 'judge_sentence', 'publish_group', 'report_markdown']
+           'read_answers', 'judge_sentence', 'variants_answers', 'publish_group', 'report_markdown']
 
 # %% ../../nbs/reporting/04_study.ipynb #97cec75b
-import json, os, shutil
+import json, math, os, shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from ..evaluation.recognition import against, against_real
 from ..files import FesganError, atomic
 from ..models.generator import Generator, load_generator
 from .html import SIZES, html_report
@@ -103,13 +104,42 @@ def read_answers(folder # results of one group
 def judge_sentence(work # work folder of the study
                   )->str: # empty where there is no judge
     "What the judge can do, in a sentence."
-    path = Path(work)/"judge"/"judge.json"
-    if not path.is_file(): return ""
-    facts = json.loads(path.read_text())
-    return f"The judge behind every accuracy reads {100*facts['accuracy']:.1f} % of {facts['n_test']:,} real test faces right (it learnt from {facts['n_train']:,})."
+    known = {j: json.loads(path.read_text()) for j in ("judge", "second") if (path := Path(work)/"judges"/f"{j}.json").is_file()}
+    if "judge" not in known: return ""
+    facts,other = known["judge"],known.get("second")
+    second = f", the second judge {100*other['accuracy']:.1f} %" if other else ""
+    return f"The judge behind every accuracy reads {100*facts['accuracy']:.1f} % of {facts['n_test']:,} real test faces right (it learnt from {facts['n_train']:,}){second}."
+
+# %% ../../nbs/reporting/04_study.ipynb #2cce3444
+def _claim(d, paper): # what a difference says beside the paper's
+    ours = 0 if d["low"] <= 0 <= d["high"] or not math.isfinite(d["low"]) else 1 if d["difference"] > 0 else -1
+    verdict = "undecided" if not ours else "as in the paper" if ours*paper > 0 else "the other way round"
+    return f"{100*d['difference']:+.1f} points [{100*d['low']:+.1f}, {100*d['high']:+.1f}], {verdict}"
+
+def variants_answers(found:dict, # label -> list of Recognition, one for each seed
+                     published:pd.DataFrame, # with method and accuracy in per cent
+                     baseline:str="StarGAN" # what the others are compared with
+                    )->list: # sentences
+    "What our edits say to the claims of a table of accuracies."
+    theirs,out = dict(zip(published.method, published.accuracy)),[]
+    first = next(iter(found.values()))
+    names = [("judge", "the judge"), ("second", "the second judge")]
+    names = [n for n in names if n[0] in first[0].real]
+    for label in found:
+        if label == baseline or label not in theirs or baseline not in found: continue
+        paper = theirs[label]-theirs[baseline]
+        told = "; ".join(f"{who}: {_claim(against(found[label], found[baseline], j), paper)}" for j,who in names)
+        out.append(f"{label} against {baseline}: the paper has {paper:+.1f} points. {told}.")
+    known = [m for m in found if m in theirs]
+    if not known: return out
+    best = max(known, key=theirs.get)
+    paper = theirs[best]-theirs["real images"]
+    told = "; ".join(f"{who}: {_claim(against_real(found[best], j), paper)}" for j,who in names)
+    out.append(f"{best} against the real faces, which the paper's best edits beat by {paper:.1f} points: {told}.")
+    return out
 
 # %% ../../nbs/reporting/04_study.ipynb #79860343
-SMALL = ("params.yaml", "provenance.json", "metrics.json", "edits.csv")
+SMALL = ("params.yaml", "provenance.json", "metrics.json", "edits.csv", "history.jsonl", "recognition.npz", "augmented.npz")
 
 def publish_group(work, # work folder of the study
                   group:str, # `trained` or `shipped`
@@ -124,14 +154,19 @@ def publish_group(work, # work folder of the study
     results,runs = work/"results"/group,find_runs(work/group)
     new = target.with_name(f".{group}.{os.getpid()}")
     shutil.rmtree(new, ignore_errors=True)
-    for part in ("tables", "figures") if pictures else ("tables",):
+    faces = sorted(results.glob("3*.ipynb")) # the only ones with figures of the data set's faces
+    if faces and not pictures: raise FesganError(f"{title} shows no faces of its data set (pictures: false), but {', '.join(p.stem for p in faces)} would. Take it out of the profile's views.")
+    for part in ("tables", "figures"):
         if (results/part).is_dir(): shutil.copytree(results/part, new/part)
     for run in runs:
         kept = new/"runs"/run.relative_to(work/group)
         kept.mkdir(parents=True)
         for file in SMALL:
             if (run/file).is_file(): shutil.copyfile(run/file, kept/file)
-    notebooks = sorted(results.glob("*.ipynb")) + sorted(runs[0].glob("*.ipynb")) if pictures else sorted(results.glob("[12]*.ipynb")) # those with tables only
+    for path in [*sorted((work/"judges").glob("*.json")), *sorted((work/"judges").glob("*.npz"))]:
+        (new/"judges").mkdir(exist_ok=True)
+        shutil.copyfile(path, new/"judges"/path.name)
+    notebooks = sorted(results.glob("*.ipynb")) + sorted(runs[0].glob("*.ipynb")) if pictures else sorted(results.glob("[12]*.ipynb"))
     sentences = [f"{a['question']} {title}: {s}" for a in read_answers(results) for title,said in a["answers"].items() for s in said]
     html_report(new, title=title, size=size, detail=f"{detail} {judge_sentence(work)}".strip(), notebooks=notebooks, runs=runs, answers=sentences)
     shutil.rmtree(target, ignore_errors=True)

@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['METRICS', 'DIFFERENT_DATA', 'LATEX', 'metric_title', 'read_params', 'read_metrics', 'read_runs', 'read_edits',
            'summarise', 'format_interval', 'published', 'our_cells', 'their_cells', 'results_table', 'results_note',
-           'pair_edits', 'ablation_table', 'answer_sentence', 'ablation_text', 'to_latex', 'to_markdown', 'write_table']
+           'recognition_table', 'augmentation_table', 'pair_edits', 'ablation_table', 'answer_sentence',
+           'ablation_text', 'to_latex', 'to_markdown', 'write_table']
 
 # %% ../../nbs/reporting/01_tables.ipynb #edb577ee
 import json, math
 from pathlib import Path
-import pandas as pd, yaml
+import numpy as np, pandas as pd, yaml
 from ..files import FesganError, atomic, choose, shipped
+from ..evaluation.recognition import against_real, gain, read_real, recognised
 from ..evaluation.statistics import paired, summary
 
 # %% ../../nbs/reporting/01_tables.ipynb #887693be
@@ -188,6 +190,45 @@ def results_note(runs, # as in `results_table`
         if lacking and not (edits is not None and METRICS[m][1] in edits and edits[METRICS[m][1]].notna().any()): note.append(f"{METRICS[m][0]} was not measured{where}.")
     if published is not None: note.append(f"Published: {'; '.join(published.source.unique())}. {DIFFERENT_DATA}")
     return " ".join(note)
+
+# %% ../../nbs/reporting/01_tables.ipynb #88277f35
+def recognition_table(found:dict, # label -> list of Recognition, one for each seed
+                      published:pd.DataFrame=None # from `published`, with `method` and `accuracy` in per cent
+                     )->pd.DataFrame: # text cells; what to know about them is in attrs["note"]
+    "Real faces and each system's edits of them, read by every judge."
+    if not found: raise FesganError("There is no run whose edits a judge has read; evaluate a run first.")
+    theirs = {} if published is None else dict(zip(published.method, published.accuracy))
+    first = next(iter(found.values()))
+    names = {j: title for j,title in (("judge", "accuracy (%)"), ("second", "accuracy, second judge (%)")) if j in first[0].real}
+    cell = lambda s, key="mean": format_interval(100*s[key], 100*s["low"], 100*s["high"], 1)
+    rows = [{"method": "real images", "seeds": "–", "published (%)": theirs.get("real images"), **{title: cell(read_real(first, j)) for j,title in names.items()}}]
+    for label,seeds in found.items():
+        rows.append({"method": label, "seeds": str(len(seeds)), "published (%)": theirs.get(label), **{title: cell(recognised(seeds, j)) for j,title in names.items()},
+                     **{title.replace("accuracy", "less real").replace(" (%)", " (points)"): cell(against_real(seeds, j), "difference") for j,title in names.items()}})
+    table = pd.DataFrame(rows).map(lambda v: "–" if v is None or v != v else f"{v:.1f}" if isinstance(v, float) else v)
+    if published is None: table = table.drop(columns="published (%)")
+    table.attrs["note"] = (f"Each of {len(first[0]):,} test faces is given {len(first[0].targets)} expressions, its own among them; in brackets a 95 % bootstrap interval over "
+                           f"{len(set(first[0].people.tolist())):,} people{' (where nobody knows who is on an image, each image counts as one)' if len(first[0]) == len(set(first[0].people.tolist())) else ''}. "
+                           f"Less real: the share of a face's edits that are read as wanted, less whether the face itself is." + ("" if published is None else f" Published: {'; '.join(published.source.unique())}."))
+    return table
+
+# %% ../../nbs/reporting/01_tables.ipynb #3a846a2c
+def augmentation_table(real, # Reread after real faces alone
+                       found:dict, # label -> list of Reread after real faces and edits, one for each run
+                       edits:dict # label -> list of Recognition
+                      )->pd.DataFrame: # text cells; what to know about them is in attrs["note"]
+    "Does training on edits help a classifier?"
+    cell = lambda s, key="mean": format_interval(100*s[key], 100*s["low"], 100*s["high"], 1)
+    r = cell(summary(real.right, real.people))
+    rows = []
+    for label,runs in found.items():
+        g = gain(runs, real)
+        rows.append({"method": label, "R (%)": r, "G (%)": cell(recognised(edits[label], "judge")), "R+G (%)": cell(summary(np.concatenate([f.right for f in runs]), np.concatenate([f.people for f in runs]))),
+                     "R+G less R (points)": cell(g, "difference"), "p": f"{g['p']:.3f}"})
+    table = pd.DataFrame(rows)
+    table.attrs["note"] = (f"R and R+G: mean over {len(real.seeds)} classifiers of each kind, read on {len(real.labels):,} real test faces; both kinds learn from equally many batches. "
+                           "G: the study's judge on the edits of the test faces. In brackets a 95 % bootstrap interval over test faces; chance in the training of the classifiers comes on top.")
+    return table
 
 # %% ../../nbs/reporting/01_tables.ipynb #d5b94e53
 def pair_edits(edits:pd.DataFrame, # from `read_edits`
