@@ -9,6 +9,8 @@ import yaml
 
 from fesgan.data.batches import FaceSet
 from fesgan.files import FesganError
+from fesgan.models.edit import edit_all
+from fesgan.models.generator import load_generator
 from fesgan.training.systems import get_system
 from fesgan.training.trainer import CHECKPOINTS, State, launch, load_checkpoint, mine, train, update, updater
 from runs import ROOT, STEPS, program, same, terms, train_and_kill
@@ -158,6 +160,15 @@ def test_run_of_an_earlier_version_is_known(whole):
 
 
 def test_no_checkpoint_is_a_fresh_start(tmp_path): assert load_checkpoint(None, tmp_path) is False
+
+
+def test_two_data_sets_are_learned_together(tmp_path):
+    both = faces()
+    both.catalog["domain"] = (torch.arange(len(both)) % 3 == 0).int().numpy()
+    run = train(toy(domains=2), both, tmp_path/"run", **STEPS)
+    G = load_generator(run/"generator.safetensors")
+    assert edit_all(G, both.images[:2]).shape[:2] == (2, 14)                   # seven expressions in each set
+    with pytest.raises(FesganError, match="come from 1 data set. Prepare 2 together"): train(toy(domains=2), faces(), tmp_path/"single", **STEPS)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

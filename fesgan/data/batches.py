@@ -32,11 +32,13 @@ def to_uint8(x:Tensor # float, nominally in [-1, 1]; what lies outside is clampe
     return x.detach().float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 # %% ../../nbs/data/04_batches.ipynb #a4ffdeaa
-def one_hot(labels:Tensor, # int64 (N,), 0..n-1
-            n:int=len(EXPRESSIONS) # how many expressions
-           )->Tensor: # float32 (N, n)
-    "Labels as one-hot rows."
-    return torch.nn.functional.one_hot(labels, n).float()
+def one_hot(labels:Tensor, # int64 (N,), 0..n-1; with several domains expression + n times domain
+            n:int=len(EXPRESSIONS), # how many expressions
+            domains:int=1 # how many data sets are learned together
+           )->Tensor: # float32 (N, n), or (N, n+domains)
+    "Labels as one-hot rows; with several domains followed by the mask vector that says which is meant."
+    if domains == 1: return torch.nn.functional.one_hot(labels, n).float()
+    return torch.cat([torch.nn.functional.one_hot(labels % n, n), torch.nn.functional.one_hot(labels//n, domains)], 1).float()
 
 # %% ../../nbs/data/04_batches.ipynb #5d9525b6
 @dataclass
@@ -52,6 +54,9 @@ class FaceSet:
     def size(self): return self.images.shape[-1]
     @property
     def expressions(self): return [EXPRESSIONS[i] for i in sorted(set(self.labels.tolist()))]
+    @property
+    def domains(self): # int64 (N,), which of the joined data sets each face is from
+        return torch.tensor(self.catalog["domain"].to_numpy() if "domain" in self.catalog else np.zeros(len(self), int), device=self.labels.device)
 
     def to(self, device # where the faces shall lie
           ): # a FaceSet
@@ -81,6 +86,7 @@ def load_faces(folder, # written by `prepare_faces`
     if not (folder/"prepare.json").is_file(): raise FesganError(f"{folder} holds no prepared faces (no prepare.json); run `fesgan prepare` or prepare_faces first.")
     facts = json.loads((folder/"prepare.json").read_text())
     catalog = pd.read_csv(folder/"catalog.csv", dtype={"subject": str}).rename_axis("row").reset_index()
+    catalog["domain"] = catalog.dataset.map(facts["dataset"].split("+").index)
     images = torch.from_numpy(np.load(folder/"faces.npy")).permute(0, 3, 1, 2).contiguous().to(device)
     labels = torch.tensor([EXPRESSIONS.index(e) for e in catalog.expression], device=device)
     faces = FaceSet(images, labels, catalog, facts["data_hash"])
@@ -100,8 +106,8 @@ def resized(faces:FaceSet, # any size
 class Batch(NamedTuple):
     "What one update sees."
     x: Tensor # float32 (B, 3, H, W) in [-1, 1]
-    label: Tensor # int64 (B,), the expression it shows
-    target: Tensor # int64 (B,), the expression asked for
+    label: Tensor # int64 (B,), the expression it shows (plus 7 times its data set, where several are learned together)
+    target: Tensor # int64 (B,), the expression asked for, likewise
 
 # %% ../../nbs/data/04_batches.ipynb #83528ffa
 class Batches:
@@ -111,16 +117,22 @@ class Batches:
                  seed:int=0, # of everything drawn here
                  flip:bool=True, # mirror half of the faces (HFlip, as all the papers)
                  balance:bool=False, # each expression equally often, instead of each face
+                 domains:int=1, # data sets learned together: each equally often, and named in the labels; 1: however many there are, they are one
                  augment=None # (x, bytes of all the faces, rng) -> x: what else is done to a batch, on the device; draws from rng only
                 ):
         if not len(faces): raise FesganError("There are no faces to draw batches from.")
+        known = len(faces.domains.unique())
+        if domains > 1 and known != domains:
+            raise FesganError(f"domains={domains}, but these faces come from {known} data set{'s'*(known != 1)}. Prepare {domains} together, for instance fer2013+ferg.")
         self.faces,self.batch_size,self.flip,self.balance,self.augment = faces,batch_size,flip,balance,augment
+        self.labels = faces.labels + len(EXPRESSIONS)*faces.domains if domains > 1 else faces.labels
+        self.groups = self.labels if balance and domains > 1 else faces.domains if domains > 1 else faces.labels if balance else None # equally often each
         self.rng = torch.Generator(faces.images.device).manual_seed(seed)
         self.order,self.drawn = self._shuffle(),0
 
     def _shuffle(self):
-        if not self.balance: return torch.randperm(len(self.faces), generator=self.rng, device=self.rng.device)
-        rare = 1/torch.bincount(self.faces.labels)[self.faces.labels]
+        if self.groups is None: return torch.randperm(len(self.faces), generator=self.rng, device=self.rng.device)
+        rare = 1/torch.bincount(self.groups)[self.groups]
         return torch.multinomial(rare, len(self.faces), replacement=True, generator=self.rng)
 
     def _rows(self):
@@ -131,7 +143,7 @@ class Batches:
     def next(self)->Batch:
         "Draw the next batch."
         rows = self._rows()
-        x,label = to_float(self.faces.images[rows]),self.faces.labels[rows]
+        x,label = to_float(self.faces.images[rows]),self.labels[rows]
         if self.flip:
             mirrored = torch.rand(len(rows), generator=self.rng, device=self.rng.device) < 0.5
             x = torch.where(mirrored[:,None,None,None], x.flip(3), x)

@@ -23,7 +23,7 @@ from .realism import fd_dlib, fid, psnr, ssim
 from .statistics import summary
 from ..files import FesganError, atomic
 from ..models.blocks import count_macs, count_parameters
-from ..models.edit import edit_faces
+from ..models.edit import condition, edit_faces, in_domain
 from ..models.generator import load_generator
 
 # %% ../../nbs/evaluation/06_edits.ipynb #6783ac3f
@@ -67,7 +67,7 @@ def measure_edits(generator, # maps (x, condition) to an edited face
     "Edit, and measure identity, expression, colour and, where it is known, the distance to the truth."
     pairs = edit_pairs(inputs, faces.expressions)
     source,target = inputs.images[torch.tensor(pairs.i.to_numpy())],torch.tensor(pairs.target.to_numpy())
-    edits = edit_faces(generator, source, target)
+    edits = edit_faces(generator, source, in_domain(generator, target, inputs.domains[torch.tensor(pairs.i.to_numpy())]))
     before,after = encode(inputs.images),encode(edits)
     cat = inputs.catalog.iloc[pairs.i].reset_index(drop=True)
     table = cat[["row", "path", "subject"]].assign(source=cat.expression, target=[EXPRESSIONS[t] for t in pairs.target])
@@ -99,7 +99,7 @@ def speed(generator, # on its device
           n:int=32 # faces timed, one at a time
          )->float: # milliseconds a face
     "Median time to edit one face, after warming up."
-    x,c = torch.zeros(1, 3, size, size),torch.eye(generator.config["n_conditions"])[:1]
+    x,c = torch.zeros(1, 3, size, size),condition(generator, torch.zeros(1, dtype=torch.int64))
     times = []
     with torch.inference_mode():
         for _ in range(n):
@@ -125,7 +125,7 @@ def evaluate_generator(generator, # maps (x, condition) to an edited face
     if inception: metrics["fid"] = single(fid(faces.images, edits, inception), len(edits))
     x = torch.zeros(1, 3, faces.size, faces.size)
     metrics["parameters"] = single(count_parameters(generator), 1)
-    metrics["macs"] = single(count_macs(generator, x, torch.zeros(1, generator.config["n_conditions"])), 1)
+    metrics["macs"] = single(count_macs(generator, x, condition(generator, torch.zeros(1, dtype=torch.int64))), 1)
     metrics["ms_per_image"] = single(speed(generator, faces.size), 24)
     return metrics,table,edits
 

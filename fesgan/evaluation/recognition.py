@@ -8,7 +8,6 @@ __all__ = ['Recognition', 'people_of', 'recognise', 'recognised', 'read_real', '
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #5c3efa05
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ import torch
 from ..data.batches import FaceSet
 from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, Progress, atomic
-from ..models.edit import edit_faces
+from ..models.edit import edit_faces, in_domain
 from .expression import confusion, train_judge
 from .statistics import paired, summary
 
@@ -70,7 +69,7 @@ def recognise(generator, # maps (x, condition) to an edited face
         for start in range(0, len(faces), chunk):
             part = faces.images[start:start+chunk]
             for column,target in enumerate(targets):
-                edits = edit_faces(generator, part, int(target))
+                edits = edit_faces(generator, part, in_domain(generator, torch.full((len(part),), int(target)), faces.domains[start:start+chunk]))
                 for name,judge in judges.items(): reads[name][start:start+chunk, column] = judge.predict(edits)[0]
                 progress.update(len(part))
     return Recognition(faces.catalog.row.to_numpy(), people_of(faces), faces.labels.cpu().numpy(), targets,
@@ -130,7 +129,7 @@ def with_edits(faces:FaceSet, # training faces, at the generator's size
     own = torch.searchsorted(targets, faces.labels.cpu())
     step = torch.randint(1, len(targets), (len(faces),), generator=torch.Generator().manual_seed(seed))
     wanted = targets[(own+step) % len(targets)]
-    return FaceSet(torch.cat([faces.images, edit_faces(generator, faces.images, wanted)]), torch.cat([faces.labels, wanted.to(faces.labels)]),
+    return FaceSet(torch.cat([faces.images, edit_faces(generator, faces.images, in_domain(generator, wanted, faces.domains.cpu()))]), torch.cat([faces.labels, wanted.to(faces.labels)]),
                    pd.concat([faces.catalog]*2, ignore_index=True), faces.data_hash)
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #b12a1e1b

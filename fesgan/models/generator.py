@@ -74,22 +74,24 @@ class Generator(nn.Module):
                  skips:bool=False, # add encoder maps to decoder maps of the same shape (StarGAN variants, Sec. 3.3)
                  leaky:bool=False, # LeakyReLU instead of ReLU, but not inside a SARB (StarGAN variants, Sec. 3.4)
                  dropout:str="none", # one of `DROPOUT`, half of the values (StarGAN variants, Sec. 3.4)
-                 dropout_at_test:bool=True # True is the text of that paper, False its code
+                 dropout_at_test:bool=True, # True is the text of that paper, False its code
+                 domains:int=1 # data sets learned together; the mask vector of several follows the expressions in the condition
                 ):
         super().__init__()
         choose(block, SMALLEST, "block"); choose(skip, ["ultimate", "none"], "skip"); choose(dropout, DROPOUT, "dropout")
         if dropout == "blocks" and block != "residual": raise FesganError(f"Generator: dropout='blocks' is for residual blocks, not for block={block!r}; choose dropout='ends' or 'none'.")
         if blocks < 1: raise FesganError(f"Generator: blocks is {blocks}; it must be 1 or more.")
         self.config = dict(n_conditions=n_conditions, width=width, block=block, blocks=blocks, skip=skip, final_relu=final_relu,
-                           skips=skips, leaky=leaky, dropout=dropout, dropout_at_test=dropout_at_test)
+                           skips=skips, leaky=leaky, dropout=dropout, dropout_at_test=dropout_at_test, domains=domains)
+        self.condition_length = n_conditions + (domains if domains > 1 else 0)
         act,noisy = partial(activation, leaky),partial(activation, leaky, .5, dropout_at_test)
         end,inner = noisy if dropout == "ends" else act,noisy if dropout == "blocks" else act
         make = {"residual": lambda: ResidualBlock(4*width, act=inner), "sarb": lambda: SARB(4*width, inner=width, final_relu=final_relu)}[block]
-        self.encode,self.body,self.decode = encoder(n_conditions, width, act, end),nn.Sequential(*[make() for _ in range(blocks)]),decoder(width, act, end)
+        self.encode,self.body,self.decode = encoder(self.condition_length, width, act, end),nn.Sequential(*[make() for _ in range(blocks)]),decoder(width, act, end)
 
     def residual(self, x, c):
         "What the network itself makes, tanh of the decoder, (B, 3, H, W)."
-        check_input(x, c, self.config["n_conditions"], self.config["block"])
+        check_input(x, c, self.condition_length, self.config["block"])
         h1 = self.encode[:3](with_condition(x, c))
         h2 = self.encode[3:6](h1)
         h3 = self.encode[6:](h2)
@@ -105,7 +107,7 @@ class Generator(nn.Module):
     def attention(self, x, c):
         "The attention map of the first SARB, (B, 1, H/4, W/4)."
         if self.config["block"] != "sarb": raise FesganError("Generator: only block='sarb' has an attention map.")
-        check_input(x, c, self.config["n_conditions"], self.config["block"])
+        check_input(x, c, self.condition_length, self.config["block"])
         sarb = self.body[0]
         return sarb.attention(sarb.feature(self.encode(with_condition(x, c))))
 

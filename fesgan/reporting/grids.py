@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..data.batches import one_hot, to_float
 from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, atomic, choose
-from ..models.edit import as_batch, conditions_of, edit_faces, evaluating
+from ..models.edit import as_batch, condition, edit_faces, evaluating
 
 # %% ../../nbs/reporting/00_grids.ipynb #87b93226
 @contextlib.contextmanager
@@ -83,7 +83,7 @@ def changes(generator, # as for `edit_faces`
     "What the generator adds to each face, before the clamp."
     device = next(iter(generator.parameters()), images).device
     x = to_float(as_batch(images).to(device))
-    with evaluating(generator): return (generator(x, one_hot(torch.full((len(x),), target, device=device), conditions_of(generator))) - x).cpu()
+    with evaluating(generator): return (generator(x, condition(generator, torch.full((len(x),), target, device=device))) - x).cpu()
 
 # %% ../../nbs/reporting/00_grids.ipynb #187186c2
 def heat(values, # float (N,S,S) in [0,1]
@@ -119,7 +119,7 @@ def attention_maps(generator, # a Generator with `sarb` blocks
     if block != "sarb": raise FesganError(f"This generator has {block or 'unknown'} blocks and so no attention map; choose one with block: sarb.")
     device = next(generator.parameters()).device
     x = to_float(as_batch(images).to(device))
-    with evaluating(generator): maps = generator.attention(x, one_hot(torch.full((len(x),), target, device=device), conditions_of(generator)))
+    with evaluating(generator): maps = generator.attention(x, condition(generator, torch.full((len(x),), target, device=device)))
     return F.interpolate(maps.float(), size=x.shape[-2:], mode="bilinear", align_corners=False)[:, 0].cpu()
 
 # %% ../../nbs/reporting/00_grids.ipynb #a871231f

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.batches import Batch, one_hot
+from ..data.batches import Batch
+from ..models.edit import condition
 
 # %% ../../nbs/training/00_losses.ipynb #b07016a1
 def realness(score:Tensor # (B, 1, h, w) output of the critic's source head
@@ -34,10 +35,10 @@ def gradient_penalty(critic, # x -> (score map, condition)
 
 # %% ../../nbs/training/00_losses.ipynb #3362061a
 def classification(logits:Tensor, # (B, c) critic's condition head
-                   labels:Tensor # int64 (B,)
+                   labels:Tensor # int64 (B,); where several data sets are learned together, the expression is the remainder
                   )->Tensor: # scalar, nats
     "Cross-entropy between the expression read and the expression wanted."
-    return F.cross_entropy(logits.float(), labels)
+    return F.cross_entropy(logits.float(), labels % logits.shape[1])
 
 # %% ../../nbs/training/00_losses.ipynb #f797eec9
 def cycle(x:Tensor, # (B, 3, H, W)
@@ -61,7 +62,7 @@ def edit_batch(G, # generator
                batch:Batch # faces, labels, targets
               )->Tensor: # (B, 3, H, W)
     "The faces with the expressions asked for."
-    return G(batch.x, one_hot(batch.target, G.config["n_conditions"]))
+    return G(batch.x, condition(G, batch.target))
 
 # %% ../../nbs/training/00_losses.ipynb #c729cfdc
 def critic_terms(D, # critic
@@ -80,7 +81,7 @@ def critic_terms(D, # critic
 def _judged(G, D, batch, fake):
     "What both generator objectives share: `adv` and `cls`, and the faces there and back."
     score,logits = D(fake)
-    return dict(adv=-realness(score), cls=classification(logits, batch.target)),G(fake, one_hot(batch.label, G.config["n_conditions"]))
+    return dict(adv=-realness(score), cls=classification(logits, batch.target)),G(fake, condition(G, batch.label))
 
 def generator_terms(G, # generator
                     D, # critic

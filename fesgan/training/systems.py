@@ -64,6 +64,7 @@ class System:
     decay_from: float = 1. # share of the run after which the rate falls to zero linearly; 1 is never (the public decay code leaves it at 0.9999)
     flip: bool = True # mirror half of the faces
     balance: bool = False # draw every expression equally often, instead of every face
+    domains: int = 1 # data sets learned together, with a mask vector (StarGAN variants, Sec. 4.3); 1: all faces are one set
     recolour: float = 0. # probability, 0 to 1, that a face takes another training face's colours (SARGAN's text: ReHistoGAN, not in its code)
     objective: Objective = field(default=STARGAN_OBJECTIVE, repr=False) # terms and weights
 
@@ -72,7 +73,7 @@ def _generator(self, n_conditions:int=len(EXPRESSIONS) # length of the condition
               )->Generator:
     "A new generator."
     return Generator(n_conditions=n_conditions, width=self.width, block=self.block, blocks=self.blocks, skip=self.skip, final_relu=self.final_relu,
-                     skips=self.skips, leaky=self.leaky, dropout=self.dropout, dropout_at_test=self.dropout_at_test)
+                     skips=self.skips, leaky=self.leaky, dropout=self.dropout, dropout_at_test=self.dropout_at_test, domains=self.domains)
 
 def _critic(self, image_size:int=None, # pixels a side; the system's if not given
             n_conditions:int=len(EXPRESSIONS) # length of the condition
@@ -131,7 +132,7 @@ def _checked(system):
     choose(system.block, ("residual", "sarb"), "block")
     choose(system.skip, ("none", "ultimate"), "skip")
     choose(system.dropout, DROPOUT, "dropout")
-    for k in ("blocks", "image_size", "width", "critic_width", "n_critic", "batch", "epochs", "lr"):
+    for k in ("blocks", "domains", "image_size", "width", "critic_width", "n_critic", "batch", "epochs", "lr"):
         if not getattr(system, k) > 0: raise FesganError(f"{k}={getattr(system, k)} must be above zero.")
     for k in ("l_cls", "l_cyc", "l_feat", "l_gp"):
         if not getattr(system, k) >= 0: raise FesganError(f"{k}={getattr(system, k)} must not be negative.")
@@ -165,7 +166,7 @@ _switch = lambda name: lambda on: f"{'with' if on else 'no'} {name}"
 ABLATIONS = dict(block=lambda v: "SARB" if v == "sarb" else "vanilla RB", blocks=lambda v: f"{v} block{'s' if v > 1 else ''}",
                  skip=lambda v: "with skip" if v == "ultimate" else "no skip",
                  skips=_switch("inner skips"), leaky=_switch("leaks"), dropout=lambda v: "no dropout" if v == "none" else f"dropout at {v}",
-                 l_feat=lambda v: f"perceptual {v:g}", balance=lambda on: "balanced" if on else "not balanced", recolour=lambda v: f"recoloured {v:g}") # how a label names a changed field
+                 l_feat=lambda v: f"perceptual {v:g}", balance=lambda on: "balanced" if on else "not balanced", domains=lambda v: f"{v} data sets" if v > 1 else "one data set", recolour=lambda v: f"recoloured {v:g}") # how a label names a changed field
 
 def label(system:System # any system
          )->str: # as in "SARGAN (6 blocks, no skip)"

@@ -66,7 +66,7 @@ class State:
         self.gpu = fabric.device.type == "cuda"
         self.G,self.D = (fabric.to_device(m).to(memory_format=torch.channels_last if self.gpu else torch.contiguous_format) for m in (G, D))
         self.opt_G,self.opt_D = (torch.optim.Adam(m.parameters(), lr=system.lr, betas=(system.beta1, system.beta2), fused=True, capturable=self.gpu) for m in (self.G, self.D))
-        self.batches = Batches(faces, system.batch, seed=seed+2, flip=system.flip, balance=system.balance, augment=partial(recolour, p=system.recolour))
+        self.batches = Batches(faces, system.batch, seed=seed+2, flip=system.flip, balance=system.balance, domains=system.domains, augment=partial(recolour, p=system.recolour))
         self.rng = torch.Generator(faces.images.device).manual_seed(seed+3)
         self.noise = torch.Generator(fabric.device).manual_seed(seed+4).get_state() # where dropout begins or goes on
 
