@@ -202,6 +202,7 @@ def recognition_table(found:dict, # label -> list of Recognition, one for each s
     names = {j: title for j,title in (("judge", "accuracy (%)"), ("second", "accuracy, second judge (%)")) if j in first[0].real}
     cell = lambda s, key="mean": format_interval(100*s[key], 100*s["low"], 100*s["high"], 1)
     rows = [{"method": "real images", "seeds": "–", "published (%)": theirs.get("real images"), **{title: cell(read_real(first, j)) for j,title in names.items()}}]
+    rows.append({"method": "unchanged images", "seeds": "–", **{title: f"{100/len(first[0].targets):.1f}" for title in names.values()}})
     for label,seeds in found.items():
         rows.append({"method": label, "seeds": str(len(seeds)), "published (%)": theirs.get(label), **{title: cell(recognised(seeds, j)) for j,title in names.items()},
                      **{title.replace("accuracy", "less real").replace(" (%)", " (points)"): cell(against_real(seeds, j), "difference") for j,title in names.items()}})
