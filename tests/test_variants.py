@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
-from fesgan.data.catalog import image_paths, read_catalog
-from fesgan.evaluation.recognition import load_recognition, load_reread
+from fesgan.data.batches import load_faces
+from fesgan.data.catalog import image_paths, prepare_faces, read_catalog
+from fesgan.data.expressions import EXPRESSIONS
+from fesgan.evaluation.recognition import load_recognition, load_reread, recognise
+from fesgan.models.edit import edit_all
 from fesgan.reporting.html import broken_links
 
 ROOT = Path(__file__).parents[1]
@@ -81,3 +85,21 @@ def test_what_was_read_is_kept(done):
 
 def test_no_face_of_the_data_set_is_published(done):
     assert {p.name for p in (done/"html").iterdir()} == {f"{n}.html" for n in ("13_balance", "22_table_variants", "23_table_augment", "24_rows")}
+
+
+def test_two_data_sets_with_a_mask(work, tmp_path):
+    faces = load_faces(prepare_faces(read_catalog("fer2013+rendered", work), tmp_path/"faces", size=32, crop="whole", limit=120), "test")
+    assert set(faces.domains.tolist()) == {0, 1} and (faces.domains.numpy() == (faces.catalog.dataset == "rendered")).all()
+
+    class Masked(torch.nn.Module):                                             # paints what the mask says
+        config = dict(n_conditions=7, domains=2)
+        def forward(self, x, c): return c[:, 8].view(-1, 1, 1, 1).expand_as(x)*2-1
+
+    class Brightness:                                                          # reads a bright picture as happy, a dark one as afraid
+        classes = EXPRESSIONS
+        def predict(self, images): return 3*(images.float().mean((1, 2, 3)) > 128).numpy().astype(int), None
+
+    read = recognise(Masked(), faces, dict(judge=Brightness()))
+    assert (read.edits["judge"] == 3*faces.domains.numpy()[:, None]).all()     # each face in its own set
+    rows = edit_all(Masked(), faces.images[:2])
+    assert rows.shape[1] == 14 and (rows[:, :7] == 0).all() and (rows[:, 7:] == 255).all()
