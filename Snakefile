@@ -106,7 +106,7 @@ rule adopt:
     shell: "python -c 'from fesgan.training.shipped import adopt; adopt(\"{wildcards.name}\", \"{params.folder}\")'"
 
 evaluate = node("03_evaluate", run=lambda w: f"{WORK}/{w.run}/evaluate.ipynb", faces=f"{WORK}/faces", judges=f"{WORK}/judges", folder=lambda w: f"{WORK}/{w.run}",
-                limit=lambda w: config["evaluate"][w.run.split("/")[0]], device=WHERE["device"], inception=config.get("inception"))
+                limit=lambda w: config["evaluate"][w.run.split("/")[0]], inception=config.get("inception"), **WHERE)
 
 rule evaluate:
     input: nb=f"{NB}/03_evaluate.ipynb", generator=f"{WORK}/{{run}}/generator.safetensors", judges=[f"{WORK}/judges/{j}.safetensors" for j in JUDGES], faces=rules.prepare.output

@@ -136,7 +136,8 @@ def evaluate_run(folder, # a run folder with generator.safetensors
                  limit:int=None, # at most this many inputs
                  seed:int=0, # of the sample and the bootstrap
                  inception=None, # path of Inception's weights
-                 device="cpu" # where judges read the edits of all test faces
+                 device="cpu", # where judges read the edits of all test faces
+                 dtype=None # of the generator's work for these edits, as in `edit_faces`
                 )->dict: # what metrics.json holds
     "Judge a run and write what was found beside it."
     import yaml
@@ -145,7 +146,7 @@ def evaluate_run(folder, # a run folder with generator.safetensors
     params = yaml.safe_load((folder/"params.yaml").read_text())
     generator = load_generator(folder/"generator.safetensors")
     metrics,table,_ = evaluate_generator(generator, faces, (judges or {}).get("judge"), limit, seed, inception)
-    if judges: save_recognition(recognise(generator.to(device), faces, judges), folder/"recognition.npz")
+    if judges: save_recognition(recognise(generator.to(device), faces, judges, dtype=dtype), folder/"recognition.npz")
     found = dict(label=params["label"], system=params["system"], seed=params["seed"], n_edits=len(table), metrics=metrics)
     with atomic(folder/"edits.csv") as tmp: table.round(5).to_csv(tmp, index=False)
     with atomic(folder/"metrics.json") as tmp: tmp.write_text(json.dumps(found, indent=1))

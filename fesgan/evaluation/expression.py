@@ -239,7 +239,7 @@ def load_judge(path, # written by `save_judge`
     settings = JudgeSettings(**about["settings"])
     net = judge_network(settings, len(about["classes"]))
     net.load_state_dict(state)
-    return Judge(net.to(device), settings, about["classes"])
+    return Judge(net.to(device, memory_format=torch.channels_last), settings, about["classes"])
 
 # %% ../../nbs/evaluation/02_expression.ipynb #1280b591
 def load_judges(folder, # of a study's judges

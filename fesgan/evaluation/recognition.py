@@ -59,7 +59,8 @@ def people_of(faces:FaceSet # any
 def recognise(generator, # maps (x, condition) to an edited face
               faces:FaceSet, # test faces, at the generator's size
               judges:dict, # name -> Judge
-              chunk:int=512 # faces whose edits are in memory at once
+              chunk:int=512, # faces whose edits are in memory at once
+              dtype:torch.dtype=None # of the generator's work, as in `edit_faces`
              )->Recognition:
     "Let judges read every edit of every face, and the faces."
     if not judges: raise FesganError("There is no judge to read the edits; give at least one, for instance dict(judge=load_judge(path)).")
@@ -69,7 +70,7 @@ def recognise(generator, # maps (x, condition) to an edited face
         for start in range(0, len(faces), chunk):
             part = faces.images[start:start+chunk]
             for column,target in enumerate(targets):
-                edits = edit_faces(generator, part, in_domain(generator, torch.full((len(part),), int(target)), faces.domains[start:start+chunk]))
+                edits = edit_faces(generator, part, in_domain(generator, torch.full((len(part),), int(target)), faces.domains[start:start+chunk]), dtype=dtype)
                 for name,judge in judges.items(): reads[name][start:start+chunk, column] = judge.predict(edits)[0]
                 progress.update(len(part))
     return Recognition(faces.catalog.row.to_numpy(), people_of(faces), faces.labels.cpu().numpy(), targets,

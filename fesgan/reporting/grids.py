@@ -216,10 +216,10 @@ def confusion_figure(tables:dict, # title -> DataFrame of shares, rows wanted, c
     columns = min(columns, len(tables))
     rows = -(-len(tables)//columns)
     with style():
-        fig,axes = plt.subplots(rows, columns, figsize=(2.3*columns, 2.2*rows), dpi=80, squeeze=False, layout="constrained", sharex=True, sharey=True)
+        fig,axes = plt.subplots(rows, columns, figsize=(2*columns+.4, 2.1*rows), dpi=80, squeeze=False, layout="constrained", sharex=True, sharey=True)
         for ax,(title,table) in zip(axes.flat, tables.items(), strict=False):
             sns.heatmap(100*table, annot=True, fmt=".0f", cmap="Blues", vmin=0, vmax=100, square=True, cbar=False, ax=ax, annot_kws=dict(size=5.5))
-            ax.set_title(title, wrap=True); ax.set(xlabel="", ylabel=""); ax.tick_params(axis="y", rotation=0)
+            ax.set(title=title.replace(" + ", "\n+ "), xlabel="", ylabel=""); ax.tick_params(axis="y", rotation=0)
         for ax in axes.flat[len(tables):]: ax.remove()
         fig.supxlabel("read", size=8); fig.supylabel("wanted", size=8)
         plt.close(fig)

@@ -184,7 +184,7 @@ def report_markdown(out, # reports of one profile, groups already published
     for group,(size,detail) in groups.items():
         parts += [f"## {SIZES[size].split('. ')[0]}", f"> {SIZES[size]} {detail} {judge_sentence(work)}".strip(), f"The same as a page: [{group}/index.html]({group}/index.html)."]
         for a in read_answers(Path(work)/"results"/group):
-            parts += [f"### {a['question']}"] + [f"**{t}.** " + " ".join(s) for t,s in a["answers"].items()]
+            parts += [f"### {a['question']}"] + [f"**{t}**\n\n" + "\n".join(f"- {line}" for line in s) for t,s in a["answers"].items()]
             parts += [(out/group/"tables"/p.name).read_text() for p in sorted((out/group/"tables").glob(f"ablation_{a['name']}*.md"))]
         parts += [p.read_text() for p in sorted((out/group/"tables").glob("table_*.md"))]
         parts += [f"![{p.stem}]({group}/figures/{p.name})" for p in sorted((out/group/"figures").glob("*.png"))]
