@@ -206,8 +206,8 @@ def evaluate(run:Annotated[Path, Argument(help="A run folder with generator.safe
     from fesgan.data.batches import load_faces
     from fesgan.evaluation.edits import evaluate_run
     from fesgan.evaluation.expression import load_judges
-    size = _image_size(run)
-    found = evaluate_run(run, load_faces(faces, "test", size=size), load_judges(judge) if judge else None, limit=limit, seed=seed)
+    judges = load_judges(judge) if judge else None
+    found = evaluate_run(run, load_faces(faces, "test", size=_image_size(run)), judges, limit=limit, seed=seed)
     for line in _metric_lines(found.get("metrics", found)): typer.echo(line)
     typer.echo(f"Written: {run/'metrics.json'}, {run/'edits.csv'}" + (f", {run/'recognition.npz'}" if judge else ""))
 
