@@ -42,6 +42,8 @@ def fails(*words, says, code=2):
     "train": ["--steps", "--seed", "--device", "--precision", "bf16-mixed", "--set blocks=6", "exit code 3", "fesgan train sargan faces"],
     "bench": ["--systems", "--cycles", "--rounds", "floor", "fesgan bench --systems usgan"],
     "evaluate": ["--judge", "--limit", "fesgan evaluate runs/sargan faces"],
+    "edit": ["--to", "--strength", "--face", "--all", "--gif", "--mark", "fesgan edit photo.jpg --to happy --strength 0.6 -o out.png"],
+    "models": ["verify", "fesgan models"],
     "report": ["fesgan report reports/runs/demo reports/demo"],
     "study": ["--profile", "--cores", "--gpu-mem-mb", "--on slurm", "--sweep", "--dry-run", "--unlock", "--work", "--out", "sweep_lcyc.csv"]}.items())
 def test_help(command, words):

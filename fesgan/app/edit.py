@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STRENGTHS', 'SAVED', 'MARKS', 'Photo', 'read_photo', 'Spot', 'find_spots', 'expression_shares', 'checked_strength',
-           'fade', 'put_back', 'load_model', 'Editor', 'as_photo', 'edit', 'stamp', 'save_photo', 'sheet', 'sweep']
+           'fade', 'put_back', 'load_model', 'Editor', 'as_photo', 'edit', 'stamp', 'save_photo', 'sheet', 'sweep',
+           'save_gif']
 
 # %% ../../nbs/app/02_edit.ipynb #663e84a3
 import io
@@ -29,6 +30,8 @@ class Photo:
     icc: bytes|None = None # colour profile
     exif: bytes|None = None # the camera's notes, without the orientation
     name: str = "the picture" # for messages
+
+    def bare(self): return Photo(self.pixels, None, self.icc, None, self.name) # for pictures that show something else than the file
 
 def _heif(): # Pillow learns HEIC if the package for it is there
     try: import pillow_heif
@@ -285,3 +288,18 @@ def sweep(photo:Photo, # from `read_photo`
         for spot,change in zip(spots, changes, strict=True): pixels = put_back(pixels, float(t)*strength*change, spot.matrix)
         out.append(Image.fromarray(pixels).resize(size, Image.LANCZOS))
     return out
+
+# %% ../../nbs/app/02_edit.ipynb #789fa34b
+def save_gif(frames:list, # PIL images, as from `sweep`
+             path, # ends in .gif
+             about:str="Expression edited with fesgan.", # for the mark
+             mark:str="metadata", # one of `MARKS`
+             seconds:float=2. # for all frames
+            )->Path:
+    "Write frames as a moving picture that begins again."
+    path = Path(path)
+    if path.suffix.lower() != ".gif": raise FesganError(f"{path}: the name of a moving picture must end in .gif.")
+    if choose(mark, MARKS, "mark") == "visible":
+        for f in frames: stamp(f)
+    with atomic(path) as tmp: frames[0].save(tmp, "GIF", save_all=True, append_images=frames[1:], duration=round(1000*seconds/len(frames)), loop=0, **({} if mark == "none" else dict(comment=about.encode())))
+    return path

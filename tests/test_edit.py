@@ -1,0 +1,95 @@
+"""What a person with a photo does, right and wrong."""
+import numpy as np
+import pytest
+from PIL import Image
+
+from fesgan.app.cli import app
+from fesgan.app.edit import edit
+from fesgan.files import shipped
+from typer.testing import CliRunner
+
+
+def fesgan(*words):
+    r = CliRunner().invoke(app, [str(w) for w in words], prog_name="fesgan")
+    if r.exception and not isinstance(r.exception, SystemExit): raise r.exception
+    return r.exit_code, r.output
+
+
+def fails(*words, says):
+    code, out = fesgan(*words)
+    assert code == 2 and says in " ".join(out.split())
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    "Two people beside each other, large; a wall; no picture."
+    folder = tmp_path_factory.mktemp("photos")
+    a, b = (Image.open(p/"neutral.jpg").resize((500, 500), Image.BICUBIC) for p in sorted(shipped("rendered", "images").iterdir())[:2])
+    both = Image.new("RGB", (1000, 500))
+    both.paste(a, (0, 0)); both.paste(b, (500, 0))
+    both.save(folder/"both.png")
+    a.save(folder/"one.jpg", quality=95)
+    Image.new("RGB", (400, 300), "beige").save(folder/"wall.jpg")
+    (folder/"broken.jpg").write_bytes(b"no picture at all")
+    return folder
+
+
+def pixels(path): return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def test_one_command(photos, tmp_path):
+    out = tmp_path/"out.png"
+    code, said = fesgan("edit", photos/"one.jpg", "--to", "happy", "--strength", "0.6", "-o", out)
+    assert code == 0 and f"Written: {out}" in said.replace("\n", "")
+    before, after = pixels(photos/"one.jpg"), pixels(out)
+    assert before.shape == after.shape and 0 < (before != after).any(2).mean() < .95
+    assert (before[:5] == after[:5]).all()                                     # the border is the photo's own
+    assert "compositeWithTrainedAlgorithmicMedia" in str(Image.open(out).getxmp())
+    assert (np.asarray(edit(photos/"one.jpg", "happy", .6)) == after).all()    # the library does the same
+
+
+def test_strength_grows_and_faces_can_be_chosen(photos, tmp_path):
+    def changed(*words):
+        assert fesgan("edit", photos/"both.png", "-o", tmp_path/"x.png", *words)[0] == 0
+        return np.abs(pixels(tmp_path/"x.png")-pixels(photos/"both.png"))
+    weak, strong = (changed("--strength", s).sum() for s in (.3, 1.2))
+    assert 0 < 2*weak < strong
+    second = changed("--face", 2)
+    assert second[:, :480].sum() == 0 < second[:, 520:].sum()
+    both = changed()
+    assert both[:, :480].sum() > 0 < both[:, 520:].sum()
+    assert changed("--to", "happy:0.5,surprised:0.5").sum() > 0
+
+
+def test_sheet_sweep_and_folder(photos, tmp_path):
+    assert fesgan("edit", photos/"one.jpg", "--all", "-o", tmp_path/"sheet.png")[0] == 0
+    assert Image.open(tmp_path/"sheet.png").size == (1280, 640)
+    assert fesgan("edit", photos/"one.jpg", "--gif", "-o", tmp_path/"sweep.gif")[0] == 0
+    assert Image.open(tmp_path/"sweep.gif").n_frames > 10
+    code, said = fesgan("edit", photos, "-o", tmp_path/"edited")
+    assert code == 0 and "2 photos in" in said and said.count("left out:") == 2
+    assert {p.name for p in (tmp_path/"edited").iterdir()} == {"both.png", "one.jpg"}
+
+
+def test_what_cannot_be_edited_is_said_in_one_sentence(photos, tmp_path, monkeypatch):
+    out = tmp_path/"out.png"
+    fails("edit", photos/"wall.jpg", "-o", out, says="No face was found in")
+    fails("edit", photos/"broken.jpg", "-o", out, says="its content is no known format")
+    fails("edit", tmp_path/"none.jpg", "-o", out, says="there is no such picture")
+    fails("edit", photos/"one.jpg", "--to", "joy", "-o", out, says="choose one of")
+    fails("edit", photos/"one.jpg", "--strength", "2", "-o", out, says="between 0 (nothing) and 1.5")
+    fails("edit", photos/"one.jpg", "--model", "best", "-o", out, says="choose one of")
+    fails("edit", photos/"one.jpg", "--face", "2", "-o", out, says="shows 1 face; there is no face 2")
+    fails("edit", photos/"one.jpg", "-o", tmp_path/"out.psd", says="must end in .png")
+    fails("edit", photos/"one.jpg", "-o", photos/"one.jpg", says="is the photo itself")
+    fails("edit", photos/"one.jpg", "--all", "--gif", says="ask for one of them")
+    fails("edit", photos, "-o", out, says="must name a folder")
+    monkeypatch.setattr("fesgan.app.edit.MAX_PIXELS", 10)
+    monkeypatch.setattr("fesgan.app.edit.read_photo.__defaults__", (10,))
+    fails("edit", photos/"one.jpg", "-o", out, says="at most 10 are read")
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_are_listed_and_verified():
+    code, said = fesgan("models")
+    assert code == 0 and said.count("file verified") == 3
