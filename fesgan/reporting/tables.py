@@ -13,7 +13,7 @@ import json, math
 from pathlib import Path
 import numpy as np, pandas as pd, yaml
 from ..files import FesganError, atomic, choose, shipped
-from ..evaluation.recognition import against_real, gain, read_real, recognised
+from ..evaluation.recognition import against_real, gain, moved, read_real, recognised
 from ..evaluation.statistics import paired, summary
 
 # %% ../../nbs/reporting/01_tables.ipynb #887693be
@@ -202,15 +202,16 @@ def recognition_table(found:dict, # label -> list of Recognition, one for each s
     names = {j: title for j,title in (("judge", "accuracy (%)"), ("second", "accuracy, second judge (%)")) if j in first[0].real}
     cell = lambda s, key="mean": format_interval(100*s[key], 100*s["low"], 100*s["high"], 1)
     rows = [{"method": "real images", "seeds": "–", "published (%)": theirs.get("real images"), **{title: cell(read_real(first, j)) for j,title in names.items()}}]
-    rows.append({"method": "unchanged images", "seeds": "–", **{title: f"{100/len(first[0].targets):.1f}" for title in names.values()}})
+    rows.append({"method": "unchanged images", "seeds": "–", **{title: f"{100/len(first[0].targets):.1f}" for title in names.values()}, "read anew (%)": "0.0"})
     for label,seeds in found.items():
         rows.append({"method": label, "seeds": str(len(seeds)), "published (%)": theirs.get(label), **{title: cell(recognised(seeds, j)) for j,title in names.items()},
+                     "read anew (%)": cell(moved(seeds, "judge")),
                      **{title.replace("accuracy", "less real").replace(" (%)", " (points)"): cell(against_real(seeds, j), "difference") for j,title in names.items()}})
     table = pd.DataFrame(rows).map(lambda v: "–" if v is None or v != v else f"{v:.1f}" if isinstance(v, float) else v)
     if published is None: table = table.drop(columns="published (%)")
     table.attrs["note"] = (f"Each of {len(first[0]):,} test faces is given {len(first[0].targets)} expressions, its own among them; in brackets a 95 % bootstrap interval over "
                            f"{len(set(first[0].people.tolist())):,} people{' (where nobody knows who is on an image, each image counts as one)' if len(first[0]) == len(set(first[0].people.tolist())) else ''}. "
-                           f"Less real: the share of a face's edits that are read as wanted, less whether the face itself is." + ("" if published is None else f" Published: {'; '.join(published.source.unique())}."))
+                           f"Read anew: edits in which the judge reads another expression than in the face itself; an edit that is as asked for in every case would have {100*(1-1/len(first[0].targets)):.0f} %. Less real: the share of a face's edits that are read as wanted, less whether the face itself is." + ("" if published is None else f" Published: {'; '.join(published.source.unique())}."))
     return table
 
 # %% ../../nbs/reporting/01_tables.ipynb #3a846a2c
