@@ -23,7 +23,8 @@ def cluster():
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     profile = yaml.safe_load((ROOT/"profiles"/"demo.yaml").read_text())
-    profile |= dict(name="toy", seeds=[0], shipped=[], views=["20_table_usgan"], ablations={}, evaluate=dict(trained=2, shipped=2, sweep=2), judge=dict(settings=dict(epochs=1, image_size=32)), second=dict(settings=dict(arch="vgg", width=4, epochs=1, image_size=32)))
+    profile |= dict(name="toy", seeds=[0], shipped=[], views=["20_table_usgan"], ablations={}, evaluate=dict(trained=2, shipped=2, sweep=2), judge=dict(settings=dict(epochs=1, image_size=32)))
+    del profile["second"]
     profile["variants"] = dict(usgan=profile["variants"]["usgan"])
     profile["train"] |= dict(steps=10, log_every=5)
     profile["data"] |= dict(limit=140)
