@@ -228,7 +228,7 @@ def augmentation_table(real, # Reread after real faces alone
         rows.append({"method": label, "R (%)": r, "G (%)": cell(recognised(edits[label], "judge")), "R+G (%)": cell(summary(np.concatenate([f.right for f in runs]), np.concatenate([f.people for f in runs]))),
                      "R+G less R (points)": cell(g, "difference"), "p": f"{g['p']:.3f}"})
     table = pd.DataFrame(rows)
-    table.attrs["note"] = (f"R and R+G: mean over {len(real.seeds)} classifiers of each kind, read on {len(real.labels):,} real test faces; both kinds learn from equally many batches. "
+    table.attrs["note"] = (f"R and R+G: mean over {len(real.seeds)} classifier{'s'*(len(real.seeds) != 1)} of each kind, read on {len(real.labels):,} real test faces; both kinds learn from equally many batches. "
                            "G: the study's judge on the edits of the test faces. In brackets a 95 % bootstrap interval over test faces; chance in the training of the classifiers comes on top.")
     return table
 
