@@ -97,7 +97,7 @@ def test_one_face_alone_keeps_its_colours():
 
 def test_off_is_the_same_stream():
     plain, off = Batches(faces(), 4), stream(0.)
-    for _ in range(10): assert all(torch.equal(u, v) for u, v in zip(plain.next(), off.next()))
+    for _ in range(10): assert all(torch.equal(u, v) for u, v in zip(plain.next()[:3], off.next()[:3]))
     assert torch.equal(plain.rng.get_state(), off.rng.get_state())
 
 

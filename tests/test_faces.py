@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fesgan.data.faces import MIN_FACE, TEMPLATE, crop_face, find_faces, read_image, similarity, warp
+from fesgan.data.faces import MIN_FACE, TEMPLATES, crop_face, find_faces, read_image, similarity, warp
 from fesgan.files import FesganError
 
 
@@ -136,7 +136,7 @@ def test_outcomes_without_a_crop(monkeypatch, boxes, outcome):
 
 
 def test_matrix_puts_the_eyes_on_the_template(monkeypatch):
-    "Three marks at known places end up where TEMPLATE says, whatever the turn."
+    "Three marks at known places end up where its template says, whatever the turn."
     import fesgan.data.faces as faces
     for turn in (0, 35, -100):
         c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
@@ -150,7 +150,7 @@ def test_matrix_puts_the_eyes_on_the_template(monkeypatch):
         for i in range(3):
             weight = out.image[..., i].astype(float)
             centre = (np.indices(weight.shape)*weight).sum((1, 2))/weight.sum()+.5
-            assert np.abs(centre[::-1]-np.array(TEMPLATE[i])*200).max() < 3
+            assert np.abs(centre[::-1]-np.array(TEMPLATES["landmarks"][i])*200).max() < 3
 
 
 def test_similarity_never_mirrors():

@@ -7,7 +7,7 @@ __all__ = ['to_float', 'to_uint8', 'one_hot', 'FaceSet', 'load_faces', 'resized'
 
 # %% ../../nbs/data/04_batches.ipynb #b379e200
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +48,7 @@ class FaceSet:
     labels: Tensor # int64 (N,), index into EXPRESSIONS
     catalog: pd.DataFrame # N rows; `row` is the face's place in the prepared folder
     data_hash: str # content hash of the whole prepared set
+    crop: str = "whole" # how they were cropped, see `crop_face`
 
     def __len__(self): return len(self.images)
     @property
@@ -61,7 +62,7 @@ class FaceSet:
     def to(self, device # where the faces shall lie
           ): # a FaceSet
         "The same faces on another device."
-        return FaceSet(self.images.to(device), self.labels.to(device), self.catalog, self.data_hash)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def at(self, size:int # pixels a side
           ): # a FaceSet
@@ -73,7 +74,14 @@ class FaceSet:
         "The chosen faces."
         rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=int)
         index = torch.as_tensor(rows, device=self.images.device)
-        return FaceSet(self.images[index], self.labels[index], self.catalog.iloc[rows].reset_index(drop=True), self.data_hash)
+        return replace(self, images=self.images[index], labels=self.labels[index], catalog=self.catalog.iloc[rows].reset_index(drop=True))
+
+    def pairs(self): # int64 (N, 7), -1 where there is none
+        "For each face and each expression the row that shows the same person with that expression (the first, if several do)."
+        table = self.catalog.assign(at=range(len(self)), e=self.labels.tolist())[self.catalog.subject.notna().to_numpy()]
+        rows = {k: g.drop_duplicates("e").set_index("e")["at"] for k,g in table.groupby(["dataset", "subject"])}
+        found = [rows[k].reindex(range(len(EXPRESSIONS)), fill_value=-1).to_numpy() if k in rows else np.full(len(EXPRESSIONS), -1) for k in zip(self.catalog.dataset, self.catalog.subject)]
+        return torch.tensor(np.stack(found), device=self.labels.device)
 
 # %% ../../nbs/data/04_batches.ipynb #4cdb8a60
 def load_faces(folder, # written by `prepare_faces`
@@ -89,7 +97,7 @@ def load_faces(folder, # written by `prepare_faces`
     catalog["domain"] = catalog.dataset.map(facts["dataset"].split("+").index)
     images = torch.from_numpy(np.load(folder/"faces.npy")).permute(0, 3, 1, 2).contiguous().to(device)
     labels = torch.tensor([EXPRESSIONS.index(e) for e in catalog.expression], device=device)
-    faces = FaceSet(images, labels, catalog, facts["data_hash"])
+    faces = FaceSet(images, labels, catalog, facts["data_hash"], facts["crop"])
     if split: faces = faces.take((catalog.split == choose(split, ("train", "test"), "split")).to_numpy())
     if not len(faces): raise FesganError(f"{folder} holds no face of the split {split!r}; its counts are {catalog.split.value_counts().to_dict()}.")
     return faces.at(size or faces.size)
@@ -100,7 +108,7 @@ def resized(faces:FaceSet, # any size
            )->FaceSet: # the same faces, smaller
     "Resize all faces at once, with antialiasing."
     out = [to_uint8(torch.nn.functional.interpolate(to_float(x), size=(size, size), mode="bilinear", antialias=True, align_corners=False)) for x in faces.images.split(256)]
-    return FaceSet(torch.cat(out), faces.labels, faces.catalog, faces.data_hash)
+    return replace(faces, images=torch.cat(out))
 
 # %% ../../nbs/data/04_batches.ipynb #4ae32158
 class Batch(NamedTuple):
@@ -108,6 +116,12 @@ class Batch(NamedTuple):
     x: Tensor # float32 (B, 3, H, W) in [-1, 1]
     label: Tensor # int64 (B,), the expression it shows (plus 7 times its data set, where several are learned together)
     target: Tensor # int64 (B,), the expression asked for, likewise
+    true: Tensor|None = None # float32 (B, 3, H, W): the same person really with that expression, NaN where no such face is known; None if it was not asked for
+
+    def each(self, f # tensor -> tensor
+            ): # a Batch
+        "The same with `f` applied to every tensor."
+        return Batch(*(t if t is None else f(t) for t in self))
 
 # %% ../../nbs/data/04_batches.ipynb #83528ffa
 class Batches:
@@ -118,6 +132,7 @@ class Batches:
                  flip:bool=True, # mirror half of the faces (HFlip, as all the papers)
                  balance:bool=False, # each expression equally often, instead of each face
                  domains:int=1, # data sets learned together: each equally often, and named in the labels; 1: however many there are, they are one
+                 paired:bool=False, # show the same person with the expression asked for, too, where the set knows it
                  augment=None # (x, bytes of all the faces, rng) -> x: what else is done to a batch, on the device; draws from rng only
                 ):
         if not len(faces): raise FesganError("There are no faces to draw batches from.")
@@ -125,6 +140,8 @@ class Batches:
         if domains > 1 and known != domains:
             raise FesganError(f"domains={domains}, but these faces come from {known} data set{'s'*(known != 1)}. Prepare {domains} together, for instance fer2013+ferg.")
         self.faces,self.batch_size,self.flip,self.balance,self.augment = faces,batch_size,flip,balance,augment
+        self.pairs = faces.pairs() if paired else None
+        if paired and not ((self.pairs >= 0).sum(1) > 1).any(): raise FesganError("These faces have no pairs: nobody is shown with two expressions, or nobody knows who is shown. Train without l_pair.")
         self.labels = faces.labels + len(EXPRESSIONS)*faces.domains if domains > 1 else faces.labels
         self.groups = self.labels if balance and domains > 1 else faces.domains if domains > 1 else faces.labels if balance else None # equally often each
         self.rng = torch.Generator(faces.images.device).manual_seed(seed)
@@ -150,7 +167,11 @@ class Batches:
         if self.augment: x = self.augment(x, self.faces.images, self.rng)
         target = label[torch.randperm(len(rows), generator=self.rng, device=self.rng.device)]
         self.drawn += len(rows)
-        return Batch(x, label, target)
+        if self.pairs is None: return Batch(x, label, target)
+        there = self.pairs[rows, target % len(EXPRESSIONS)]
+        true = to_float(self.faces.images[there])
+        if self.flip: true = torch.where(mirrored[:,None,None,None], true.flip(3), true)
+        return Batch(x, label, target, torch.where((there >= 0)[:,None,None,None], true, torch.nan))
 
     @property
     def epoch(self)->float: return self.drawn/len(self.faces)

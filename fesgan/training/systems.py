@@ -28,7 +28,7 @@ class Objective:
     late: callable = None # as `generator`, from `feat_from` on where `l_feat` is above zero
 
 # %% ../../nbs/training/01_systems.ipynb #a31f16fa
-STARGAN_OBJECTIVE = Objective(edit_batch, critic_terms, generator_terms, dict(cls="l_cls", gp="l_gp", cyc="l_cyc", feat="l_feat"), perceptual_terms)
+STARGAN_OBJECTIVE = Objective(edit_batch, critic_terms, generator_terms, dict(cls="l_cls", gp="l_gp", cyc="l_cyc", feat="l_feat", pair="l_pair"), perceptual_terms)
 
 # %% ../../nbs/training/01_systems.ipynb #a31013b8
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class System:
     l_cyc: float = 10. # weight of the cycle term (US-GAN: lambda_R, SARGAN: lambda_cyc; 10 in both papers, 1 in US-GAN's public code)
     l_feat: float = 0. # weight of the cycle between features, which replaces that between pixels (10 in StarGAN variants, Sec. 3.2); 0 is never
     feat_from: float = 0.2 # share of the run after which it does (StarGAN variants: epoch 40 of 200)
+    l_pair: float = 0. # weight of the distance from the same person's true face (100 in pix2pix; none of the five papers has it)
     l_gp: float = 10. # weight of the gradient penalty (WGAN-GP)
     n_critic: int = 5 # critic updates for each generator update
     batch: int = 8 # faces a batch
@@ -134,8 +135,9 @@ def _checked(system):
     choose(system.dropout, DROPOUT, "dropout")
     for k in ("blocks", "domains", "image_size", "width", "critic_width", "n_critic", "batch", "epochs", "lr"):
         if not getattr(system, k) > 0: raise FesganError(f"{k}={getattr(system, k)} must be above zero.")
-    for k in ("l_cls", "l_cyc", "l_feat", "l_gp"):
+    for k in ("l_cls", "l_cyc", "l_feat", "l_pair", "l_gp"):
         if not getattr(system, k) >= 0: raise FesganError(f"{k}={getattr(system, k)} must not be negative.")
+    if system.l_pair and system.recolour: raise FesganError("l_pair compares with the true face in its own colours; it cannot go with recolour. Set one of them to 0.")
     for k in ("recolour", "feat_from"): share(getattr(system, k), k)
     return system
 
@@ -166,7 +168,7 @@ _switch = lambda name: lambda on: f"{'with' if on else 'no'} {name}"
 ABLATIONS = dict(block=lambda v: "SARB" if v == "sarb" else "vanilla RB", blocks=lambda v: f"{v} block{'s' if v > 1 else ''}",
                  skip=lambda v: "with skip" if v == "ultimate" else "no skip",
                  skips=_switch("inner skips"), leaky=_switch("leaks"), dropout=lambda v: "no dropout" if v == "none" else f"dropout at {v}",
-                 l_feat=lambda v: f"perceptual {v:g}", balance=lambda on: "balanced" if on else "not balanced", domains=lambda v: f"{v} data sets" if v > 1 else "one data set", recolour=lambda v: f"recoloured {v:g}") # how a label names a changed field
+                 l_feat=lambda v: f"perceptual {v:g}", l_pair=lambda v: f"paired {v:g}" if v else "not paired", balance=lambda on: "balanced" if on else "not balanced", domains=lambda v: f"{v} data sets" if v > 1 else "one data set", recolour=lambda v: f"recoloured {v:g}") # how a label names a changed field
 
 def label(system:System # any system
          )->str: # as in "SARGAN (6 blocks, no skip)"

@@ -66,7 +66,7 @@ class State:
         self.gpu = fabric.device.type == "cuda"
         self.G,self.D = (fabric.to_device(m).to(memory_format=torch.channels_last if self.gpu else torch.contiguous_format) for m in (G, D))
         self.opt_G,self.opt_D = (torch.optim.Adam(m.parameters(), lr=system.lr, betas=(system.beta1, system.beta2), fused=True, capturable=self.gpu) for m in (self.G, self.D))
-        self.batches = Batches(faces, system.batch, seed=seed+2, flip=system.flip, balance=system.balance, domains=system.domains, augment=partial(recolour, p=system.recolour))
+        self.batches = Batches(faces, system.batch, seed=seed+2, flip=system.flip, balance=system.balance, domains=system.domains, paired=system.l_pair > 0, augment=partial(recolour, p=system.recolour))
         self.rng = torch.Generator(faces.images.device).manual_seed(seed+3)
         self.noise = torch.Generator(fabric.device).manual_seed(seed+4).get_state() # where dropout begins or goes on
 
@@ -134,7 +134,7 @@ def draw(state:State # whose stream moves on
     s.step += 1
     both = s.step % s.system.n_critic == 0
     late = both and s.system.l_feat > 0 and s.steps is not None and s.step > s.system.feat_from*s.steps
-    return Batch(*(mine(t, s.fabric) for t in batch)),mine(alpha, s.fabric),(both, late)
+    return batch.each(lambda t: mine(t, s.fabric)),mine(alpha, s.fabric),(both, late)
 
 def learn(state:State, # whose networks and optimisers change
           batch:Batch,
@@ -201,13 +201,14 @@ class Replay:
                 self.recorder = None
                 print(f"CUDA graphs are not used ({str(e).splitlines()[0]}); updates are started one by one, which is slower.", file=sys.stderr)
                 return direct()
-        for kept,new in zip((*self.batch, self.alpha), (*batch, alpha)): kept.copy_(new)
+        for kept,new in zip((*self.batch, self.alpha), (*batch, alpha)):
+            if kept is not None: kept.copy_(new)
         return self.replays[kind]()
 
     def record(self, batch, alpha, kind):
         s = self.state
         if not self.replays:
-            self.batch,self.alpha = Batch(*(t.clone() for t in batch)),alpha.clone()
+            self.batch,self.alpha = batch.each(torch.clone),alpha.clone()
             for group in s.groups: group["lr"] = torch.tensor(float(group["lr"]), device=alpha.device)
         return self.recorder.record(lambda: learn(s, self.batch, self.alpha, kind))
 
@@ -228,7 +229,7 @@ def rate(system:System, # lr and decay_from
 
 # %% ../../nbs/training/02_trainer.ipynb #dc870ddb
 CHECKPOINTS = ("checkpoint.pt", "checkpoint-before.pt") # the last one and the one before
-LATER = {f.name: f.default for f in fields(System)} # what runs of earlier versions did, whose folders lack a field
+LATER = {f.name: f.default for f in fields(System)} # what runs of earlier versions did, whose folders lack a field; nor do they say how faces were cropped
 
 def claim(folder:Path, # the run folder
           params:dict, # plain values
@@ -238,7 +239,7 @@ def claim(folder:Path, # the run folder
     path = folder/"params.yaml"
     if path.is_file():
         old = yaml.safe_load(path.read_text()) or {}
-        differ = {k: (a, b) for k in old.keys() | params.keys() if (a := old.get(k, LATER.get(k))) != (b := params.get(k))}
+        differ = {k: (a, b) for k in old.keys() | params.keys()-{"crop"} if (a := old.get(k, LATER.get(k))) != (b := params.get(k))}
         if differ and replace:
             for name in ("history.jsonl", *CHECKPOINTS, "generator.safetensors", "provenance.json", "params.yaml"): (folder/name).unlink(missing_ok=True)
             return claim(folder, params)
@@ -386,7 +387,7 @@ def train(system:System, # what to train
     with explained(folder, system):
         fabric = launch(device, precision)
         if fabric.is_global_zero:
-            claim(folder, dict(label=label(system), **as_params(system) | dict(image_size=faces.size), seed=seed, steps=steps, precision=precision,
+            claim(folder, dict(label=label(system), **as_params(system) | dict(image_size=faces.size), seed=seed, steps=steps, precision=precision, crop=faces.crop,
                                faces=len(faces), data_hash=faces.data_hash, **extra), replace)
         with alone(folder) if fabric.is_global_zero else contextlib.nullcontext():
             fabric.barrier()
