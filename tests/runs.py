@@ -1,5 +1,6 @@
-"""What tests of training runs share."""
+"""What tests share: training runs, the command line, the study."""
 import os, signal, subprocess, sys, time
+from pathlib import Path
 
 import torch
 
@@ -32,3 +33,23 @@ def train_and_kill(module, folder):
     run.wait()
     assert not (folder/"generator.safetensors").exists(), "the run was over before it was killed"
     assert not list(folder.glob(".generator*")), "half a generator"
+
+
+def fesgan(*words):
+    "Exit code and what a terminal would show."
+    from typer.testing import CliRunner # the machine with the GPU has none
+    from fesgan.app.cli import app
+    r = CliRunner().invoke(app, [str(w) for w in words], prog_name="fesgan")
+    if r.exception and not isinstance(r.exception, SystemExit): raise r.exception
+    return r.exit_code, r.output
+
+
+def fails(*words, says, code=2):
+    got, out = fesgan(*words)
+    assert got == code and "Traceback" not in out
+    assert says in " ".join(out.split())
+
+
+def study_command(work, *more):
+    "The study of a profile toy.yaml, all within one folder, as a person would type it."
+    return [str(w) for w in (Path(sys.executable).parent/"fesgan", "study", "--profile", work/"toy.yaml", "--work", work/"runs", "--out", work/"reports", "--cores", "2", *more)]

@@ -6,10 +6,10 @@ import pytest
 import torch
 import typer
 import yaml
-from typer.testing import CliRunner
 
 from fesgan.app.cli import app
 from fesgan.app.study import check_sweep, working
+from runs import fails, fesgan
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,19 +18,6 @@ ROOT = Path(__file__).resolve().parents[1]
 def headless(tmp_path, monkeypatch):
     monkeypatch.setenv("FESGAN_CACHE", str(tmp_path/"cache"))
     monkeypatch.setenv("FESGAN_HEADLESS", "1")
-
-
-def fesgan(*words):
-    "Exit code and what a terminal would show."
-    r = CliRunner().invoke(app, [str(w) for w in words], prog_name="fesgan")
-    if r.exception and not isinstance(r.exception, SystemExit): raise r.exception
-    return r.exit_code, r.output
-
-
-def fails(*words, says, code=2):
-    got, out = fesgan(*words)
-    assert got == code and "Traceback" not in out
-    assert says in " ".join(out.split())
 
 
 # ---- help

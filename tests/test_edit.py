@@ -3,21 +3,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fesgan.app.cli import app
 from fesgan.app.edit import edit
 from fesgan.files import shipped
-from typer.testing import CliRunner
-
-
-def fesgan(*words):
-    r = CliRunner().invoke(app, [str(w) for w in words], prog_name="fesgan")
-    if r.exception and not isinstance(r.exception, SystemExit): raise r.exception
-    return r.exit_code, r.output
-
-
-def fails(*words, says):
-    code, out = fesgan(*words)
-    assert code == 2 and says in " ".join(out.split())
+from runs import fails, fesgan
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +54,9 @@ def test_sheet_sweep_and_folder(photos, tmp_path):
     assert Image.open(tmp_path/"sheet.png").size == (1280, 640)
     assert fesgan("edit", photos/"one.jpg", "--gif", "-o", tmp_path/"sweep.gif")[0] == 0
     assert Image.open(tmp_path/"sweep.gif").n_frames > 10
+    assert fesgan("edit", photos/"both.png", "--all", "--face", 2, "-o", tmp_path/"second.png")[0] == 0
+    assert fesgan("edit", photos/"both.png", "--all", "--face", 1, "-o", tmp_path/"first.png")[0] == 0
+    assert np.abs(pixels(tmp_path/"first.png")-pixels(tmp_path/"second.png")).mean() > 5
     code, said = fesgan("edit", photos, "-o", tmp_path/"edited")
     assert code == 0 and "2 photos in" in said and said.count("left out:") == 2
     assert {p.name for p in (tmp_path/"edited").iterdir()} == {"both.png", "one.jpg"}

@@ -1,5 +1,5 @@
 """The whole demo graph at toy size, as a newcomer would start it."""
-import subprocess, sys
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +8,7 @@ import yaml
 
 from fesgan.evaluation.recognition import load_recognition
 from fesgan.reporting.html import broken_links
+from runs import study_command
 
 ROOT = Path(__file__).parents[1]
 KEPT = ("usgan", "usgan-6", "usgan-noskip", "sargan") # the fewest that answer all three ablations
@@ -25,9 +26,7 @@ def work(tmp_path_factory):
     return folder
 
 
-def study(work, *more):
-    command = [Path(sys.executable).parent/"fesgan", "study", "--profile", work/"toy.yaml", "--work", work/"runs", "--out", work/"reports", "--cores", "2", *more]
-    return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+def study(work, *more): return subprocess.run(study_command(work, *more), cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from fesgan.data.expressions import EXPRESSIONS
 from fesgan.evaluation.recognition import load_recognition, load_reread, recognise
 from fesgan.models.edit import edit_all
 from fesgan.reporting.html import broken_links
+from runs import study_command
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = dict(afraid="fear", angry="angry", disgusted="disgust", happy="happy", neutral="neutral", sad="sad", surprised="surprise")
@@ -44,17 +45,13 @@ def work(tmp_path_factory):
     return folder
 
 
-def study(work):
-    return [str(Path(sys.executable).parent/"fesgan"), "study", "--profile", str(work/"toy.yaml"), "--work", str(work/"runs"), "--out", str(work/"reports"), "--cores", "2"]
-
-
 @pytest.fixture(scope="module")
 def done(work):
-    run = subprocess.Popen(study(work), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(study_command(work), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list((work/"runs").rglob("checkpoint.pt")) and run.poll() is None: time.sleep(.1)
     run.send_signal(signal.SIGINT)                                             # stopped in the middle; the same command goes on
     assert run.wait(120) == 3
-    run = subprocess.run(study(work), cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(study_command(work), cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     return work/"reports"/"toy"/"trained"
 

@@ -75,7 +75,7 @@ def prepare(dataset:Annotated[str, Argument(help="kdef, rafd, cfee, fer2013, lon
             folder:Annotated[Path | None, Argument(help="Where it lies: a folder, a .zip, or FER2013's csv. Not needed for rendered.")]=None,
             out:Annotated[Path, Option("--out", "-o", help="Folder to make: faces.npy, catalog.csv, prepare.json. Required.")]=...,
             size:Annotated[int, Option(help="Side of a face in pixels, 8 to 1024.")]=128,
-            crop:Annotated[str, Option(help="landmarks (detect and align; needed for ordinary photographs), centre (the largest square in the middle) or whole (already cropped).")]="landmarks",
+            crop:Annotated[str, Option(help="landmarks (detect, and align eyes and mouth; for ordinary photographs), rigid (eyes and nose, which expressions do not move: for pairs and for `fesgan edit`), centre (the largest square in the middle) or whole (already cropped).")]="landmarks",
             limit:Annotated[int | None, Option(help="At most so many pictures, spread over expressions and people. Default: all.", min=1)]=None,
             split:Annotated[str, Option(help="subject (no person in both parts) or image (as the papers). FER2013 keeps its own.")]="subject",
             test_share:Annotated[float, Option(help="Share of people or images for the test, 0 to 1, without 1.")]=0.1,
@@ -140,7 +140,7 @@ def train(system:Annotated[str, Argument(help="A name from `fesgan systems`: usg
           precision:Annotated[str, Option(help="32-true or bf16-mixed (faster on recent GPUs).")]="32-true",
           set_:Annotated[list[str] | None, Option("--set", metavar="FIELD=VALUE", help="A field of the system, field=value; may be repeated. Fields: block (residual, sarb), blocks (1..), "
                "skip (true, false), width, critic_width (channels), image_size (pixels), batch (faces), n_critic (critic updates per generator update), "
-               "lr (Adam's rate), l_cls, l_cyc, l_gp (weights of the terms), decay_from (0..1), flip (true, false), recolour (0..1, share of faces that take another face's colours).")]=None,
+               "lr (Adam's rate), l_cls, l_cyc, l_gp, l_feat, l_pair (weights of the terms), decay_from (0..1), flip (true, false), recolour (0..1, share of faces that take another face's colours).")]=None,
           save_every:Annotated[int, Option(help="Critic updates between checkpoints, above 0.", min=1)]=1000):
     """Train one system on prepared faces, or go on with a run that was stopped.
 
@@ -236,17 +236,18 @@ def read_to(text:str # "happy", or "happy:0.7,surprised:0.3"
 
 def _photos(photo, out, ending):
     "Pairs of input and output."
-    from fesgan.app.edit import SAVED
+    from fesgan.app.edit import HEIC, SAVED
     from fesgan.data.faces import SUFFIXES
+    end = lambda p: ending or (p.suffix if p.suffix.lower() in SAVED else ".png")
     if not photo.is_dir():
-        out = out or Path(f"{photo.stem}-edited{ending or (photo.suffix if photo.suffix.lower() in SAVED else '.png')}")
-        pairs = [(photo, out/f"{photo.stem}-edited{ending or '.png'}" if out.is_dir() else out)]
+        out = out or Path(f"{photo.stem}-edited{end(photo)}")
+        pairs = [(photo, out/f"{photo.stem}-edited{end(photo)}" if out.is_dir() else out)]
     else:
-        found = sorted(p for p in photo.iterdir() if p.suffix.lower() in (*SUFFIXES, ".heic", ".heif"))
+        found = sorted(p for p in photo.iterdir() if p.suffix.lower() in (*SUFFIXES, *HEIC))
         if not found: raise FesganError(f"{photo} holds no pictures.")
         out = out or photo.with_name(f"{photo.name}-edited")
         if out.suffix or out.is_file(): raise FesganError(f"{photo} is a folder, so -o must name a folder; {out} is none.")
-        pairs = [(p, out/f"{p.stem}{ending or (p.suffix if p.suffix.lower() in SAVED else '.png')}") for p in found]
+        pairs = [(p, out/f"{p.stem}{end(p)}") for p in found]
     for source,target in pairs:
         if source.absolute() == target.absolute(): raise FesganError(f"{target} is the photo itself; choose another name with -o.")
     return pairs
@@ -284,12 +285,12 @@ def edit(photo:Annotated[Path, Argument(help="A photo (JPEG, PNG, WebP, TIFF, HE
         for source,target in pairs:
             try:
                 p = read_photo(source)
-                if all_: save_photo(p.bare(), sheet(p, editor, strength), target, about, mark)
-                elif gif: save_gif(sweep(p, editor, shares, strength), target, about, mark)
-                else:
-                    spots = find_spots(p)
-                    if face and max(face) > len(spots): raise FesganError(f"{source} shows {len(spots)} face{'s'*(len(spots) != 1)}; there is no face {max(face)}.")
-                    save_photo(p, editor.edit(p, shares, strength, [spots[i-1] for i in face] if face else spots), target, about, mark)
+                spots = find_spots(p)
+                if face and max(face) > len(spots): raise FesganError(f"{source} shows {len(spots)} face{'s'*(len(spots) != 1)}; there is no face {max(face)}.")
+                if face: spots = [spots[i-1] for i in face]
+                if all_: save_photo(p.bare(), sheet(p, editor, strength, spots=spots), target, about, mark)
+                elif gif: save_gif(sweep(p, editor, shares, strength, spots=spots), target, about, mark)
+                else: save_photo(p, editor.edit(p, shares, strength, spots), target, about, mark)
             except FesganError as e:
                 if len(pairs) == 1: raise
                 lost.append(str(e))

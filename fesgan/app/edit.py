@@ -269,11 +269,12 @@ def _close_up(pixels, spot, side, room=1.3): # the face's square with some room,
 def sheet(photo:Photo, # from `read_photo`
           editor:Editor,
           strength:float=1., # see `STRENGTHS`
-          side:int=320 # pixels of a face
+          side:int=320, # pixels of a face
+          spots:list=None # faces to choose from; all if not given
          )->np.ndarray: # uint8 (2 side, 4 side, 3)
     "The largest face, and it with each expression."
     from PIL import Image
-    spot = max(find_spots(photo), key=lambda s: s.box[3]-s.box[1])
+    spot = max(find_spots(photo) if spots is None else spots, key=lambda s: s.box[3]-s.box[1])
     cells = []
     for name in ("as it is", *EXPRESSIONS):
         pixels = photo.pixels if name == "as it is" else editor.edit(photo, name, strength, [spot])
@@ -287,11 +288,12 @@ def sweep(photo:Photo, # from `read_photo`
           to="happy", # see `expression_shares`
           strength:float=1., # the strongest, see `STRENGTHS`
           frames:int=25, # there and back
-          side:int=480 # longer side of the frames, pixels
+          side:int=480, # longer side of the frames, pixels
+          spots:list=None # faces to edit; all if not given
          )->list: # PIL images
     "The photo with an expression that comes and goes."
     from PIL import Image
-    strength,spots = checked_strength(strength),find_spots(photo)
+    strength,spots = checked_strength(strength),find_spots(photo) if spots is None else spots
     changes = [editor.change(photo.pixels, s, to) for s in spots]
     scale = min(1, side/max(photo.pixels.shape[:2]))
     size = tuple(max(1, round(v*scale)) for v in photo.pixels.shape[1::-1])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, yaml
 from ..files import FesganError, atomic, choose, shipped
 from ..evaluation.recognition import against_real, gain, moved, read_real, recognised
-from ..evaluation.statistics import paired, summary
+from ..evaluation.statistics import paired, subjects, summary
 
 # %% ../../nbs/reporting/01_tables.ipynb #887693be
 METRICS = { # name: (title, column of edits.csv or None, +1 higher is better, -1 lower, 0 neither; digits, factor for display)
@@ -85,7 +85,7 @@ def read_edits(folders # run folders
         params,edits = read_params(folder),_read(folder/"edits.csv", pd.read_csv)
         lacking = [c for c in ("row", "subject", "target") if c not in edits]
         if lacking: raise FesganError(f"{folder/'edits.csv'} has no column {', '.join(lacking)}; evaluate the run again.")
-        edits["subject"] = edits.subject.astype(object).where(edits.subject.notna(), "image " + edits.row.astype(str)) # not known: a person each
+        edits["subject"] = subjects(edits)
         parts.append(edits.assign(label=params["label"], system=params.get("system"), seed=params["seed"], run=folder.name))
     if not parts: raise FesganError("No run folders were given; train and evaluate a run first.")
     return pd.concat(parts, ignore_index=True)
