@@ -1,5 +1,5 @@
 """The StarGAN-variants study at toy size: from a zip laid out like FER2013 to its tables and figures, stopped in between."""
-import json, signal, subprocess, sys, time, zipfile
+import json, signal, subprocess, time, zipfile
 from pathlib import Path
 
 import pandas as pd
