@@ -21,7 +21,7 @@ GPU_MEM_MB = config.get("gpu_mem_mb", 0)                          # of a card, f
 WHERE = dict(device=config.get("device", "auto"), precision=config.get("precision", "32-true"))
 CARD = dict(gpu=int(GPU_MEM_MB > 0), gpu_mem_mb=GPU_MEM_MB, runtime=config.get("minutes", 60))
 JUDGES = [j for j in ("judge", "second") if j in config]          # `second` is optional: another network's opinion
-JUDGED = ("22_table_variants", "23_table_augment")                # the notebooks that show what is known about the judges
+JUDGED = ("22_table_variants", "23_table_augment", "33_strength") # the notebooks that ask the judges, or show what is known about them
 os.environ.setdefault("FESGAN_HEADLESS", "1")
 
 

@@ -424,7 +424,7 @@ def test_interrupted_prepare_leaves_the_old_folder(tmp_path, mine, monkeypatch):
     import fesgan.data.catalog as module
     out = prepare_faces(read_catalog("folder", mine), tmp_path/"out", 24, "whole")
     before = tree(out)
-    def stop(*a): raise KeyboardInterrupt
+    def stop(*a, **kw): raise KeyboardInterrupt
     monkeypatch.setattr(module, "crop_face", stop)
     with pytest.raises(KeyboardInterrupt): prepare_faces(read_catalog("folder", mine), out, 16, "whole")
     assert tree(out) == before and sorted(p.name for p in tmp_path.iterdir()) == ["mine", "out"]
@@ -438,7 +438,7 @@ def test_prepare_spares_other_files(tmp_path, mine):
     assert (tmp_path/"thesis"/"chapter.tex").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("kw, said", [(dict(size=4), "from 8 to 1024"), (dict(crop="center"), "choose one of: landmarks, centre, whole"), (dict(limit=0), "limit is 0")])
+@pytest.mark.parametrize("kw, said", [(dict(size=4), "from 8 to 1024"), (dict(crop="center"), "choose one of: landmarks, rigid, centre, whole"), (dict(limit=0), "limit is 0")])
 def test_prepare_wrong_arguments(tmp_path, mine, kw, said):
     with pytest.raises(FesganError, match=said): prepare_faces(read_catalog("folder", mine), tmp_path/"out", **kw)
     assert not (tmp_path/"out").exists()

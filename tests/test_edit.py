@@ -1,10 +1,16 @@
 """What a person with a photo does, right and wrong."""
+import sys
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from fesgan.app.edit import edit
+from fesgan.app.edit import Editor, edit, find_spots, read_photo
+from fesgan.data.batches import one_hot, to_float
+from fesgan.data.faces import warp
 from fesgan.files import shipped
+from fesgan.training.shipped import card_text, list_shipped, shipped_card
 from runs import fails, fesgan
 
 
@@ -81,6 +87,37 @@ def test_what_cannot_be_edited_is_said_in_one_sentence(photos, tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_photo_of_a_phone(photos, tmp_path, monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.open(photos/"one.jpg")).save(tmp_path/"phone.heic", quality=90)
+    out = tmp_path/"out.jpg"
+    assert fesgan("edit", tmp_path/"phone.heic", "-o", out)[0] == 0 and Image.open(out).size == (500, 500)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)                      # as if it were not installed
+    monkeypatch.setattr("PIL.Image.OPEN", {k: v for k, v in Image.OPEN.items() if k != "HEIF"})
+    fails("edit", tmp_path/"phone.heic", "-o", tmp_path/"x.jpg", says="pip install 'fesgan[heic]'")
+
+
 def test_models_are_listed_and_verified():
     code, said = fesgan("models")
-    assert code == 0 and said.count("file verified") == 3
+    assert code == 0 and said.count("file verified") == len(list_shipped()) >= 3
+    for name in list_shipped():
+        code, card = fesgan("models", name)
+        assert code == 0 and all(f"## {part}" in card for part in ("Data", "Schedule", "Measured", "For whom it works", "Limits", "Use and misuse", "Licence"))
+        assert (shipped("models", f"{name}.md")).read_text() == card_text(name, shipped_card(name))
+    fails("models", "best", says="choose one of")
+
+
+def test_network_for_other_programs(photos, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    code, said = fesgan("export", tmp_path/"net.onnx")
+    assert code == 0 and "from PyTorch" in said
+    session = runtime.InferenceSession(str(tmp_path/"net.onnx"))
+    editor = Editor()
+    photo = read_photo(photos/"one.jpg")
+    spot, = find_spots(photo)
+    face = to_float(torch.from_numpy(warp(photo.pixels, spot.matrix(editor.crop)*editor.size, editor.size))).permute(2, 0, 1)[None]
+    made = session.run(None, dict(face=face.numpy(), expression=one_hot(torch.tensor([3])).numpy()))[0]
+    change = editor.change(photo.pixels, spot, "happy").numpy()
+    inside = spot.mask(editor.crop, editor.size).numpy() == 1
+    assert np.abs((made-face.numpy())[0]*127.5-change)[:, inside].max() < 127.5e-4  # on a face in a photo, as `fesgan edit` makes it
+    fails("export", tmp_path/"net.pb", says="must end in .onnx")

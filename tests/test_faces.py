@@ -69,7 +69,7 @@ def test_missing_and_folder(tmp_path):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F"])
 def test_every_mode_becomes_rgb(tmp_path, mode):
-    f = tmp_path/"a.tif"
+    f = tmp_path/("a.jpg" if mode == "YCbCr" else "a.tif")                      # Pillow 12 cannot read a tif of that mode back
     Image.new(mode, (6, 4), 0).save(f)
     img = read_image(f)
     assert img.shape == (4, 6, 3) and img.dtype == np.uint8

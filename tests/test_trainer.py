@@ -12,14 +12,14 @@ from fesgan.files import FesganError
 from fesgan.models.edit import edit_all
 from fesgan.models.generator import load_generator
 from fesgan.training.systems import get_system
-from fesgan.training.trainer import CHECKPOINTS, State, launch, load_checkpoint, mine, train, update, updater
+from fesgan.training.trainer import CHECKPOINTS, State, launch, load_checkpoint, mine, read_history, train, update, updater
 from runs import ROOT, STEPS, program, same, terms, train_and_kill
 
 
 def faces(n=24, size=32):
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, 3, size, size), generator=rng, dtype=torch.uint8)
-    return FaceSet(images, torch.arange(n) % 7, pd.DataFrame({"subject": [str(i) for i in range(n)]}), "test")
+    return FaceSet(images, torch.arange(n) % 7, pd.DataFrame({"subject": [str(i) for i in range(n)], "dataset": "test"}), "test")
 
 
 def toy(**fields): return get_system("sargan", width=8, critic_width=8, batch=4, **fields)
@@ -157,6 +157,23 @@ def test_run_of_an_earlier_version_is_known(whole):
     (whole/"params.yaml").write_text(yaml.safe_dump(params))
     assert train(toy(), faces(), whole, **STEPS) == whole
     with pytest.raises(FesganError, match="skips is False there and True here"): train(toy(skips=True), faces(), whole, **STEPS)
+
+
+def people(n=28, size=32):
+    "Faces of a few people, each expression another grey of a large mouth, so that there is something to learn."
+    f = faces(n, size)
+    images = f.images[torch.arange(n)//7]//4
+    for image, label in zip(images, f.labels): image[:, 8:24, 8:24] = 64 + 20*label
+    return FaceSet(images, f.labels, pd.DataFrame({"subject": [str(i//7) for i in range(n)], "dataset": "test"}), "test")
+
+
+def test_pairs_are_learned_with_and_without_a_critic(tmp_path):
+    def pair(folder): return [h["generator/pair"] for h in read_history(folder)]
+    alone = train(get_system("usgan-paired", width=8, batch=4, lr=2e-3), people(), tmp_path/"alone", **STEPS)
+    assert not any(k.startswith("critic/") for k in read_history(alone)[0]) and pair(alone)[-1] < .7*pair(alone)[0]
+    both = train(toy(l_pair=100., n_critic=1), people(), tmp_path/"both", **STEPS | dict(steps=20))
+    assert {"critic/gp", "generator/adv", "generator/pair"} <= read_history(both)[0].keys()
+    with pytest.raises(FesganError, match="no pairs"): train(toy(l_pair=100.), faces(), tmp_path/"none", **STEPS)
 
 
 def test_no_checkpoint_is_a_fresh_start(tmp_path): assert load_checkpoint(None, tmp_path) is False

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Commands', 'main', 'systems', 'prepare', 'render', 'read_fields', 'train', 'bench', 'evaluate', 'read_to',
-           'edit', 'models', 'report_command', 'report', 'study']
+           'edit', 'models', 'demo', 'export', 'report_command', 'report', 'study']
 
 # %% ../../nbs/app/01_cli.ipynb #a4aaba94
 import os, subprocess, sys
@@ -16,7 +16,7 @@ from typer import Argument, Option
 
 import fesgan
 from .study import (check_sweep, find_cluster, find_profile, job_environment, read_cluster, read_profile, repository, run_study, settings, unlock)
-from ..files import FesganError, choose, pick_device
+from ..files import MODEL, FesganError, choose, pick_device
 
 # %% ../../nbs/app/01_cli.ipynb #66fe6b2f
 class Commands(typer.core.TyperGroup):
@@ -259,7 +259,7 @@ def edit(photo:Annotated[Path, Argument(help="A photo (JPEG, PNG, WebP, TIFF, HE
          strength:Annotated[float, Option(help="How much: from 0 (nothing) over 1 (the whole edit) to 1.5.")]=1.,
          out:Annotated[Path | None, Option("--out", "-o", help="File to write; its ending says the format. For a folder of photos: a folder. Default: <name>-edited beside you.")]=None,
          face:Annotated[list[int] | None, Option(help="Edit only this face, counted from the left, from 1 on; several times for several. Default: all faces.", min=1)]=None,
-         model:Annotated[str, Option(help="A generator that ships (see `fesgan models`), or a run folder of yours.")]="usgan",
+         model:Annotated[str, Option(help="A generator that ships (see `fesgan models`), or a run folder of yours.")]=MODEL,
          all_:Annotated[bool, Option("--all", help="A sheet: the largest face as it is and with all seven expressions.")]=False,
          gif:Annotated[bool, Option("--gif", help="A moving picture: the expression comes and goes.")]=False,
          mark:Annotated[str, Option(help="How the file says that it was edited: metadata, visible (in the corner, too) or none.")]="metadata",
@@ -301,17 +301,51 @@ def edit(photo:Annotated[Path, Argument(help="A photo (JPEG, PNG, WebP, TIFF, HE
 
 # %% ../../nbs/app/01_cli.ipynb #a7f85cb1
 @app.command()
-def models():
+def models(name:Annotated[str | None, Argument(help="One of them: its whole card.")]=None):
     """List the generators that ship, with what they learnt from, and verify their files.
 
     \b
-    Example:
-      fesgan models"""
-    from fesgan.training.shipped import list_shipped, shipped_card
+    Examples:
+      fesgan models
+      fesgan models usgan       # data, schedule, measurements, limits"""
+    from fesgan.training.shipped import card_text, list_shipped, shipped_card
+    if name: typer.echo(card_text(name, shipped_card(name))); raise typer.Exit()
     for name in list_shipped():
-        card = shipped_card(name) # verifies
-        p = card["params"]
+        p = shipped_card(name)["params"] # verifies
         typer.echo(f"{name:<14}{p['label']}: {p['image_size']}x{p['image_size']}, width {p['width']}, {p['steps']:,} updates on {p['faces']:,} faces of {p.get('dataset', 'unknown')}, file verified")
+
+# %% ../../nbs/app/01_cli.ipynb #27959079
+@app.command()
+def demo(model:Annotated[str, Option(help="A generator that ships (see `fesgan models`), or a run folder of yours.")]=MODEL,
+         port:Annotated[int, Option(help="Port on this machine; 0: any that is free.", min=0, max=65535)]=7860,
+         device:Annotated[str, Option(help="auto, cpu or cuda.")]="auto",
+         browser:Annotated[bool, Option(help="Open the page in a browser at once.")]=True):
+    """A page on this machine to try edits on: upload or webcam, sliders, before and after, download.
+
+    \b
+    Example:
+      fesgan demo
+
+    It listens on 127.0.0.1 only and keeps nothing. Ctrl-C ends it."""
+    from fesgan.app.demo import demo_page, serve
+    page = demo_page(model, pick_device(device))
+    address = serve(page, port, wait=False, inbrowser=browser)
+    typer.echo(f"The page: {address} (Ctrl-C ends it)")
+    try: page.block_thread()
+    except KeyboardInterrupt: pass
+
+# %% ../../nbs/app/01_cli.ipynb #f07e81c5
+@app.command()
+def export(out:Annotated[Path, Argument(help="File to write; its name ends in .onnx.")],
+           model:Annotated[str, Option(help="A generator that ships (see `fesgan models`), or a run folder of yours.")]=MODEL):
+    """Write a generator as ONNX, after comparing it with PyTorch on faces.
+
+    \b
+    Example:
+      fesgan export smile.onnx"""
+    from fesgan.app.export import export_onnx
+    far = export_onnx(model, out)
+    typer.echo(f"Written: {out} (at most {far:.1e} from PyTorch, in units of [-1, 1])")
 
 # %% ../../nbs/app/01_cli.ipynb #9b2f9cf4
 def report_command(work:Path, # working folder of a study

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..data.batches import to_float
 from ..data.expressions import EXPRESSIONS
 from ..data.faces import MAX_PIXELS, MIN_FACE, TEMPLATES, anchors, find_faces, find_landmarks, open_image, similarity, to_rgb, warp
-from ..files import FesganError, atomic, choose, shipped
+from ..files import MODEL, FesganError, atomic, choose, shipped
 from ..models.edit import condition, evaluating
 
 # %% ../../nbs/app/02_edit.ipynb #4a9a56f6
@@ -151,7 +151,7 @@ def load_model(name # a generator that ships (`fesgan models` lists them), or a 
 
 class Editor:
     "Gives the faces of a photo other expressions."
-    def __init__(self, model:str="usgan", # see `load_model`
+    def __init__(self, model:str=MODEL, # see `load_model`
                  device="cpu" # where the generator works
                 ):
         self.generator,params = load_model(model)
@@ -201,7 +201,7 @@ _editors = {} # (model, device) -> Editor, so that a second call does not load a
 def edit(image, # see `as_photo`
          to="happy", # an expression, or expression -> share
          strength:float=1., # 0 to 1.5; 1 is the whole edit of the papers
-         model:str="usgan", # a generator that ships, or a run folder
+         model:str=MODEL, # a generator that ships, or a run folder
          device="cpu" # where the generator works
         ): # a PIL image, or an array if one was given
     "Give every face of a picture another expression, at the picture's own resolution."

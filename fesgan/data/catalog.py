@@ -268,6 +268,7 @@ class DataSet:
     where: str # where to get it, and under which terms
     layout: str # what its paths look like
     parse: object = None # path -> dict or reason; None if the rows are made by `rows_<name>`
+    still: bool = False # head and camera do not move between a person's pictures
 
 # %% ../../nbs/data/02_catalog.ipynb #ee3020b4
 DATASETS = {
@@ -277,7 +278,7 @@ DATASETS = {
     "fer2013": DataSet("FER2013", "Goodfellow et al. (2013)", "https://www.kaggle.com/datasets/msambare/fer2013, research use", "{train,test}/{angry,disgust,fear,happy,neutral,sad,surprise}/*.jpg or fer2013.csv", parse_fer2013),
     "london": DataSet("Face Research Lab London Set", "DeBruine and Jones (2017)", "https://doi.org/10.6084/m9.figshare.5047666, CC BY 4.0", "{neutral,happy}/001_08.jpg", parse_london),
     "ferg": DataSet("FERG-DB", "Aneja et al. (2016)", "https://grail.cs.washington.edu/projects/deepexpr/ferg-2d-db.html, non-commercial research on request", "aia/aia_anger/aia_anger_1.png", parse_ferg),
-    "rendered": DataSet("Rendered faces", "this project", "ships with the project, CC0", "catalog.csv and images/<subject>/<expression>.jpg"),
+    "rendered": DataSet("Rendered faces", "this project", "ships with the project, CC0", "catalog.csv and images/<subject>/<expression>.jpg", still=True),
     "folder": DataSet("Your own pictures", "", "a folder of yours", "one folder per expression, for instance happy/anna_1.jpg"),
 }
 
@@ -518,13 +519,16 @@ def write_faces(catalog, # from `read_catalog`
                 size:int, crop:str # as in `prepare_faces`
                )->list: # (outcome, reason) for every row
     "Crop every picture of a catalog into one array on disk."
-    told = []
+    told,places = [],{} # where each person who stood still was cut
     with file.open("wb") as f, Progress(len(catalog), "faces") as progress:
         writer = FaceWriter(f, size)
-        for path in image_paths(catalog):
-            try: face = crop_face(read_image(path), size, crop); outcome = reason = face.outcome
+        for path,dataset,subject in zip(image_paths(catalog), catalog.dataset, catalog.subject):
+            person = (dataset, subject) if crop=="rigid" and DATASETS[dataset].still else None
+            try: face = crop_face(read_image(path), size, crop, matrix=places.get(person)); outcome = reason = face.outcome
             except FesganError as e: outcome,reason = "unreadable",str(e).replace(str(path), path.name) # says nothing of this machine
-            if outcome=="ok": writer.add(face.image)
+            if outcome=="ok":
+                writer.add(face.image)
+                if person: places.setdefault(person, face.matrix)
             told.append((outcome, reason)); progress.update()
         writer.close()
     return told

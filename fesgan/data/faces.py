@@ -194,8 +194,10 @@ def crop_face(image:np.ndarray, # uint8, (H, W, 3)
               crop:str="landmarks", # one of `CROPS`
               share:float=1., # side of the square as a share of the shorter side, for "centre"; 0 to 1
               min_face:float=MIN_FACE, # pixels
+              matrix:np.ndarray=None # (2, 3), picture -> crop, if it is known where the face is; then nobody looks
              )->FaceCrop:
     "Cut one face out of a picture, and say what came of it."
+    if matrix is not None: return FaceCrop(warp(image, matrix, size), "ok", matrix=matrix)
     h,w = image.shape[:2]
     if choose(crop, CROPS, "crop") not in TEMPLATES:
         m = square_matrix(h, w, size, max(h, w) if crop=="whole" else share*min(h, w))

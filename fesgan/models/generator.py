@@ -54,8 +54,8 @@ def check_input(x:torch.Tensor, # images
                )->None: # explains what does not fit
     "Check shapes before the layers do, and in plainer words."
     if x.ndim != 4 or x.shape[1] != 3: raise FesganError(f"Generator: images must be (batch, 3, height, width), these are {tuple(x.shape)}.")
-    if c.ndim != 2 or c.shape != (len(x), n_conditions):
-        raise FesganError(f"Generator: conditions must be ({len(x)}, {n_conditions}), one row for each image; these are {tuple(c.shape)}.")
+    if c.ndim != 2 or c.shape != (x.shape[0], n_conditions):
+        raise FesganError(f"Generator: conditions must be ({x.shape[0]}, {n_conditions}), one row for each image; these are {tuple(c.shape)}.")
     if min(x.shape[-2:]) < SMALLEST[block] or any(s % 4 for s in x.shape[-2:]):
         raise FesganError(f"Generator: images of {x.shape[-2]}x{x.shape[-1]} pixels do not fit; height and width must be multiples of 4, "
                           f"at least {SMALLEST[block]} with the {block} block.")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['realness', 'gradient_penalty', 'classification', 'cycle', 'feature_cycle', 'pair', 'edit_batch', 'critic_terms',
-           'generator_terms', 'perceptual_terms']
+           'generator_terms', 'perceptual_terms', 'no_terms', 'paired_terms']
 
 # %% ../../nbs/training/00_losses.ipynb #1187a60a
 import torch
@@ -60,9 +60,9 @@ def feature_cycle(D, # critic, whose weights get no gradients here
 # %% ../../nbs/training/00_losses.ipynb #9ddfbecb
 def pair(fake:Tensor, # (B, 3, H, W) edited faces
          true:Tensor # (B, 3, H, W), NaN where it is not known
-        )->Tensor: # scalar, in units of [-1, 1]
-    "Mean absolute difference from the true faces, unknown ones counted as zero."
-    return F.l1_loss(fake.float(), torch.where(true.isnan(), fake.detach().float(), true))
+        )->Tensor: # scalar, in squared units of [-1, 1]
+    "Mean squared difference from the true faces, unknown ones counted as zero."
+    return F.mse_loss(fake.float(), torch.where(true.isnan(), fake.detach().float(), true))
 
 # %% ../../nbs/training/00_losses.ipynb #250b3076
 def edit_batch(G, # generator
@@ -106,3 +106,12 @@ def perceptual_terms(G, D, batch, fake)->dict: # as `generator_terms`
     "The generator's terms with the cycle between features instead: `feat`."
     terms,again = _judged(G, D, batch, fake)
     return terms | dict(feat=feature_cycle(D, batch.x, again))
+
+# %% ../../nbs/training/00_losses.ipynb #d7c1cf1c
+def no_terms(D, batch, fake, alpha)->dict: # as `critic_terms`
+    "Nothing for the critic to learn."
+    return {}
+
+def paired_terms(G, D, batch, fake)->dict: # as `generator_terms`
+    "The generator's one term where it learns from pairs alone: `pair`."
+    return dict(pair=pair(fake, batch.true))

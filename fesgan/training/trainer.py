@@ -146,7 +146,7 @@ def learn(state:State, # whose networks and optimisers change
     with s.fabric.autocast():
         with torch.set_grad_enabled(both): fake = system.objective.edit(s.G, batch)
         terms = system.objective.critic(s.D, batch, fake.detach(), alpha)
-    descend(s.opt_D, weighed(terms, system), s.fabric)
+    if terms: descend(s.opt_D, weighed(terms, system), s.fabric)
     logged = {f"critic/{k}": v.detach() for k,v in terms.items()}
     if both:
         s.D.requires_grad_(False)
