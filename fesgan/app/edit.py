@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HEIC', 'STRENGTHS', 'SAVED', 'MARKS', 'Photo', 'read_photo', 'Spot', 'find_spots', 'expression_shares',
            'checked_strength', 'fade', 'put_back', 'load_model', 'Editor', 'as_photo', 'edit', 'stamp', 'save_photo',
-           'sheet', 'sweep', 'save_gif']
+           'close_up', 'sheet', 'sweep', 'save_gif']
 
 # %% ../../nbs/app/02_edit.ipynb #663e84a3
 import io
@@ -261,7 +261,12 @@ def save_photo(photo:Photo, # the original, for what comes with it
     return path
 
 # %% ../../nbs/app/02_edit.ipynb #db3f3356
-def _close_up(pixels, spot, side, room=1.3): # the face's square with some room, uint8 (side, side, 3)
+def close_up(pixels:np.ndarray, # uint8 (H, W, 3)
+             spot:Spot, # a face in it
+             side:int, # pixels of the result
+             room:float=1.3 # its side as a multiple of the face's square
+            )->np.ndarray: # uint8 (side, side, 3)
+    "A face with some room around it."
     m = np.vstack([spot.matrix(), [0, 0, 1]])
     grown = np.array([[1/room, 0, (1-1/room)/2], [0, 1/room, (1-1/room)/2], [0, 0, 1]]) @ m
     return warp(pixels, grown[:2]*side, side)
@@ -278,7 +283,7 @@ def sheet(photo:Photo, # from `read_photo`
     cells = []
     for name in ("as it is", *EXPRESSIONS):
         pixels = photo.pixels if name == "as it is" else editor.edit(photo, name, strength, [spot])
-        cell = Image.fromarray(_close_up(pixels, spot, side))
+        cell = Image.fromarray(close_up(pixels, spot, side))
         stamp(cell, name)
         cells.append(np.asarray(cell))
     return np.concatenate([np.concatenate(cells[:4], 1), np.concatenate(cells[4:], 1)])
