@@ -7,7 +7,7 @@ from PIL import Image
 
 from fesgan.app.demo import LIMIT, demo_page, serve
 from fesgan.data.expressions import EXPRESSIONS
-from fesgan.files import shipped
+from fesgan.files import FesganError, shipped
 
 CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 pytestmark = pytest.mark.skipif(not (CHROMIUM and shutil.which("chromedriver")), reason="no chromium and chromedriver here")
@@ -109,3 +109,8 @@ def test_what_is_too_large_is_refused(browser, address, tmp_path):
 def test_nothing_leaves_this_machine(address, browser, photo):
     assert address.startswith("http://127.0.0.1:")
     assert len(EXPRESSIONS) == len(browser.find_elements("css selector", "[id^=slider-]"))
+
+
+def test_port_that_is_taken(address, tmp_path):
+    page = demo_page(folder=tmp_path)
+    with pytest.raises(FesganError, match="is taken. Choose another one with --port"): serve(page, port=int(address.strip("/").rpartition(":")[2]), wait=False)
