@@ -31,7 +31,7 @@ def project(path="" # a path; a relative one counts from the repository's root
     return Path(fesgan.__file__).parents[1]/Path(path)
 
 # %% ../nbs/00_files.ipynb #86572d4f
-MODEL = "usgan" # the shipped generator that edits photos unless another is named
+MODEL = "photo" # the shipped generator that edits photos unless another is named
 
 def shipped(*parts:str # path below `data/`, for instance `"models", "usgan.safetensors"`
            )->Path: # an existing file or folder
