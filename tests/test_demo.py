@@ -24,7 +24,7 @@ def photo(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     page = demo_page(folder=tmp_path_factory.mktemp("demo"))
-    yield serve(page, port=0, wait=False)
+    yield serve(page, port=0)
     page.close()
 
 
@@ -113,4 +113,4 @@ def test_nothing_leaves_this_machine(address, browser, photo):
 
 def test_port_that_is_taken(address, tmp_path):
     page = demo_page(folder=tmp_path)
-    with pytest.raises(FesganError, match="is taken. Choose another one with --port"): serve(page, port=int(address.strip("/").rpartition(":")[2]), wait=False)
+    with pytest.raises(FesganError, match="is taken. Choose another one with --port"): serve(page, port=int(address.strip("/").rpartition(":")[2]))

@@ -273,7 +273,7 @@ def edit(photo:Annotated[Path, Argument(help="A photo (JPEG, PNG, WebP, TIFF, HE
       fesgan edit holiday/ --to surprised -o surprised/
 
     Edit pictures of people who agree to it, and say that they are edited."""
-    from fesgan.app.edit import MARKS, Editor, checked_strength, expression_shares, find_spots, read_photo, save_gif, save_photo, sheet, sweep
+    from fesgan.app.edit import MARKS, Editor, checked_strength, choose_spots, expression_shares, find_spots, read_photo, save_gif, save_photo, sheet, sweep
     from fesgan.files import Progress
     shares = expression_shares(read_to(to))
     checked_strength(strength); choose(mark, MARKS, "mark")
@@ -285,9 +285,7 @@ def edit(photo:Annotated[Path, Argument(help="A photo (JPEG, PNG, WebP, TIFF, HE
         for source,target in pairs:
             try:
                 p = read_photo(source)
-                spots = find_spots(p)
-                if face and max(face) > len(spots): raise FesganError(f"{source} shows {len(spots)} face{'s'*(len(spots) != 1)}; there is no face {max(face)}.")
-                if face: spots = [spots[i-1] for i in face]
+                spots = choose_spots(find_spots(p), face, source)
                 if all_: save_photo(p.bare(), sheet(p, editor, strength, spots=spots), target, about, mark)
                 elif gif: save_gif(sweep(p, editor, shares, strength, spots=spots), target, about, mark)
                 else: save_photo(p, editor.edit(p, shares, strength, spots), target, about, mark)
@@ -329,7 +327,7 @@ def demo(model:Annotated[str, Option(help="A generator that ships (see `fesgan m
     It listens on 127.0.0.1 only and keeps nothing. Ctrl-C ends it."""
     from fesgan.app.demo import demo_page, serve
     page = demo_page(model, pick_device(device))
-    address = serve(page, port, wait=False, inbrowser=browser)
+    address = serve(page, port, browser)
     typer.echo(f"The page: {address} (Ctrl-C ends it)")
     try: page.block_thread()
     except KeyboardInterrupt: pass

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .edit import MARKS, SAVED, STRENGTHS, Editor, find_spots, put_back, read_photo, save_photo
+from .edit import MARKS, SAVED, STRENGTHS, Editor, choose_spots, find_spots, put_back, read_photo, save_photo
 from ..data.expressions import EXPRESSIONS
 from ..files import MODEL, FesganError
 from ..training.shipped import list_shipped
@@ -44,10 +44,9 @@ def mixed(known, # from `remembered`
     wanted = {e: float(s) for e,s in zip(EXPRESSIONS, strengths, strict=True) if s}
     for e,s in wanted.items():
         if not STRENGTHS[0] <= s <= STRENGTHS[1]: raise FesganError(f"{e}={s} must lie between {STRENGTHS[0]:g} and {STRENGTHS[1]:g}.")
-    if not 0 <= face <= len(spots): raise FesganError(f"The photo shows {len(spots)} face{'s'*(len(spots) != 1)}; there is no face {face}.")
     pixels = photo.pixels
-    for i,spot in enumerate(spots):
-        if wanted and face in (0, i+1): pixels = put_back(pixels, sum(s*changes(e)[i] for e,s in wanted.items()), spot.matrix(crop))
+    for i,spot in choose_spots([*enumerate(spots)], [face] if face else None, "The photo"):
+        if wanted: pixels = put_back(pixels, sum(s*changes(e)[i] for e,s in wanted.items()), spot.matrix(crop))
     return photo,pixels
 
 # %% ../../nbs/app/04_demo.ipynb #1f9e3fe8
@@ -115,13 +114,11 @@ def demo_page(model:str=MODEL, # a generator that ships, or a run folder
 # %% ../../nbs/app/04_demo.ipynb #265da656
 def serve(page, # from `demo_page`
           port:int=7860, # of the loopback address; the next free one if 0
-          wait:bool=True, # until Ctrl-C
           inbrowser:bool=False # open it
          )->str: # its address
-    "Run the page for this machine only."
+    "Run the page for this machine only, until it is closed or the program ends."
     try:
         _,address,_ = page.launch(server_name="127.0.0.1", server_port=port or None, share=False, inbrowser=inbrowser, quiet=True, show_error=True,
                                   max_file_size=LIMIT, prevent_thread_lock=True, footer_links=[], ssr_mode=False, enable_monitoring=False)
     except OSError as e: raise FesganError(f"Port {port} is taken. Choose another one with --port, or 0 for any.") from e
-    if wait: page.block_thread()
     return address

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np, torch
 
-from .edit import load_model
+from .edit import alignment, load_model
 from ..data.batches import one_hot, to_float
 from ..data.expressions import EXPRESSIONS
-from ..data.faces import TEMPLATES, read_image, warp
+from ..data.faces import TEMPLATES, crop_face, read_image
 from ..files import FesganError, atomic, shipped
 from ..models.edit import conditions_of
 
@@ -36,8 +36,7 @@ def example_faces(n:int, # how many
     "Faces of rendered people, in one expression after the other."
     people = sorted(p for p in shipped("rendered", "images").iterdir() if p.is_dir())
     files = [people[i//7 % len(people)]/f"{EXPRESSIONS[i % 7]}.jpg" for i in range(n)]
-    faces = [read_image(f) for f in files]
-    return to_float(torch.stack([torch.from_numpy(warp(f, np.eye(2, 3)*size/len(f), size)) for f in faces]).permute(0, 3, 1, 2))
+    return to_float(torch.stack([torch.from_numpy(crop_face(read_image(f), size, "whole").image) for f in files]).permute(0, 3, 1, 2))
 
 # %% ../../nbs/app/03_export.ipynb #a6c5a40c
 def export_onnx(model, # a generator that ships, or a run folder, see `load_model`
@@ -63,7 +62,7 @@ def export_onnx(model, # a generator that ships, or a run folder, see `load_mode
 def about(params:dict # of the generator
          )->dict: # for the file
     "What a program has to know about an exported generator."
-    crop = params.get("crop") if params.get("crop") in TEMPLATES else "landmarks"
+    crop = alignment(params)
     return dict(label=params["label"], image_size=params["image_size"], expressions=EXPRESSIONS, align=crop, template=TEMPLATES[crop],
                 range=[-1, 1], terms="An edited face is synthetic media: say so wherever you show it.")
 

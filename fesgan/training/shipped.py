@@ -19,7 +19,7 @@ from .trainer import read_history
 # %% ../../nbs/training/03_shipped.ipynb #54490525
 LIMITS = dict(rendered="It knows all seven expressions from rendered people only, whose skin, hair and wrinkles are simpler than anybody's.",
               london="The photographs it has seen show 82 adults of 18 to 54 years, two thirds of them under 30 and two thirds white, from the front, evenly lit, neutral or smiling: no children, no old people, no shadows, no other expression.")
-MEASURED = dict(acd=("average content distance, 0 is the same picture", 3), accuracy=("edits that the judge reads as asked for", 3), judge_real=("real faces that the judge reads as labelled", 3),
+MEASURED = dict(acd=("average content distance, 0 is the same picture", 3), accuracy=("edits that the judge reads as asked for", 3),
                 psnr=("PSNR against the true face, dB", 1), ssim=("SSIM against the true face", 3), colour=("distance of colours", 3))
 
 def _table(head, rows): return ["| " + " | ".join(map(str, r)) + " |" for r in (head, ["---"]*len(head), *rows)]
