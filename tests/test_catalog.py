@@ -1,5 +1,5 @@
 "Data sets as they are handed out, and everything that can be wrong with a folder."
-import json, os, stat, zipfile
+import json, os, shutil, stat, zipfile
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from PIL import Image
 
 from fesgan.data.catalog import (COLUMNS, catalog_hash, counts, image_paths, join_catalogs, prepare_faces, read_catalog, read_prepared, subset, unpack)
 from fesgan.data.expressions import EXPRESSIONS
-from fesgan.files import FesganError
+from fesgan.files import FesganError, shipped
 
 KDEF = ("AF", "AN", "DI", "HA", "NE", "SA", "SU")
 RAFD = ("fearful", "angry", "disgusted", "happy", "neutral", "sad", "surprised", "contemptuous")
@@ -129,6 +129,33 @@ def test_london(tmp_path):
     c = read_catalog("london", tmp_path)
     assert len(c) == 6 and set(c.expression) == {"happy", "neutral"} and set(c.subject) == {"001", "002", "003"}
     assert len(c.attrs["excluded"]) == 2 and c.attrs["stray"] == 1
+
+
+def test_moved(tmp_path):
+    "The calm faces of a set in every expression: made once, the same people in the test, all their faces cut at one place."
+    for i in (1, 2, 4, 5):
+        for e, n in (("neutral", "03"), ("happy", "08")):
+            to = tmp_path/"london"/"512"/e/f"{i:03d}_{n}.jpg"
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(shipped("rendered", "images", f"person{i:03d}", f"{e}.jpg"), to)
+    picture(tmp_path/"london"/"512"/"neutral"/"007_03.jpg")
+    c, real = (read_catalog(d, tmp_path/"london", test_share=.25) for d in ("moved", "london"))
+    assert len(c) == 28 and set(c.expression) == set(EXPRESSIONS) and set(c.subject) == {"001", "002", "004", "005"}
+    assert [e["reason"] for e in c.attrs["excluded"]] == ["no face"] and "007_03.jpg" in c.attrs["excluded"][0]["path"]
+    assert set(c.subject[c.split == "test"]) <= set(real.subject)
+    made = image_paths(c)[0].stat().st_mtime_ns
+    again = read_catalog("moved+rendered", tmp_path) # found beside each other, and not made again
+    assert again.dataset.value_counts()["moved"] == 28 and image_paths(again)[0].stat().st_mtime_ns == made
+    faces, table, _ = read_prepared(prepare_faces(c, tmp_path/"out", 64, "rigid"))
+    calm = faces[table.index[table.expression == "neutral"]].astype(int)
+    for e in EXPRESSIONS:
+        change = np.abs(faces[table.index[table.expression == e]].astype(int)-calm).mean((0, 3))
+        assert change[:, :3].mean() < 1 and change[16:56, 16:48].mean() >= 3*(e != "neutral") # beside the face nothing moves
+
+
+def test_moved_needs_calm_faces(tmp_path):
+    make(tmp_path/"london", ["512/happy/001_08.jpg"])
+    with pytest.raises(FesganError, match="no calm face of Face Research Lab London Set"): read_catalog("moved", tmp_path/"london")
 
 
 def test_ferg(tmp_path):

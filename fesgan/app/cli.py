@@ -71,7 +71,7 @@ def _why_excluded(folder):
 
 # %% ../../nbs/app/01_cli.ipynb #8c03f965
 @app.command()
-def prepare(dataset:Annotated[str, Argument(help="kdef, rafd, cfee, fer2013, london, ferg, rendered (ships with the project) or folder (your own: one folder per expression).")],
+def prepare(dataset:Annotated[str, Argument(help="kdef, rafd, cfee, fer2013, london, ferg, moved (the calm faces of the London set, given every expression), rendered (ships with the project) or folder (your own: one folder per expression).")],
             folder:Annotated[Path | None, Argument(help="Where it lies: a folder, a .zip, or FER2013's csv. Not needed for rendered.")]=None,
             out:Annotated[Path, Option("--out", "-o", help="Folder to make: faces.npy, catalog.csv, prepare.json. Required.")]=...,
             size:Annotated[int, Option(help="Side of a face in pixels, 8 to 1024.")]=128,

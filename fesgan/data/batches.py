@@ -133,7 +133,7 @@ class Batches:
                  balance:bool=False, # each expression equally often, instead of each face
                  domains:int=1, # data sets learned together: each equally often, and named in the labels; 1: however many there are, they are one
                  paired:bool=False, # show the same person with the expression asked for, too, where the set knows it
-                 augment=None # (x, bytes of all the faces, rng) -> x: what else is done to a batch, on the device; draws from rng only
+                 augment=None # (x, bytes of all the faces, rng) -> x: what else is done to a batch, on the device; draws from rng only; paired faces come as one tall picture
                 ):
         if not len(faces): raise FesganError("There are no faces to draw batches from.")
         known = len(faces.domains.unique())
@@ -164,14 +164,15 @@ class Batches:
         if self.flip:
             mirrored = torch.rand(len(rows), generator=self.rng, device=self.rng.device) < 0.5
             x = torch.where(mirrored[:,None,None,None], x.flip(3), x)
-        if self.augment: x = self.augment(x, self.faces.images, self.rng)
         target = label[torch.randperm(len(rows), generator=self.rng, device=self.rng.device)]
         self.drawn += len(rows)
-        if self.pairs is None: return Batch(x, label, target)
+        augment = lambda x: self.augment(x, self.faces.images, self.rng) if self.augment else x
+        if self.pairs is None: return Batch(augment(x), label, target)
         there = self.pairs[rows, target % len(EXPRESSIONS)]
-        true = to_float(self.faces.images[there])
+        known,true = (there >= 0)[:,None,None,None],to_float(self.faces.images[there])
         if self.flip: true = torch.where(mirrored[:,None,None,None], true.flip(3), true)
-        return Batch(x, label, target, torch.where((there >= 0)[:,None,None,None], true, torch.nan))
+        x,true = augment(torch.cat([x, torch.where(known, true, x)], 2)).chunk(2, 2) # what is done to a face is done to the true one
+        return Batch(x, label, target, torch.where(known, true, torch.nan))
 
     @property
     def epoch(self)->float: return self.drawn/len(self.faces)

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'MAX_UNPACKED', 'KDEF_ANGLES', 'DATASETS', 'READERS', 'PREPARE_VERSION', 'is_stray', 'list_images',
            'check_archive', 'unpack', 'settle', 'parse_kdef', 'parse_rafd', 'parse_cfee', 'parse_fer2013', 'fer_face',
-           'write_fer_csv', 'unpack_fer_csv', 'parse_london', 'parse_ferg', 'folder_expression', 'folder_subjects',
-           'rows_folder', 'rows_rendered', 'DataSet', 'split_subjects', 'split_images', 'open_folder', 'reader_options',
-           'read_rows', 'check_rows', 'read_catalog', 'counts', 'join_catalogs', 'image_paths', 'part_folder',
-           'read_joined', 'catalog_hash', 'subset', 'FaceWriter', 'is_prepared', 'check_out', 'write_faces',
-           'face_losses', 'prepare_faces', 'read_prepared']
+           'write_fer_csv', 'unpack_fer_csv', 'parse_london', 'parse_ferg', 'parse_moved', 'folder_expression',
+           'folder_subjects', 'rows_folder', 'rows_rendered', 'DataSet', 'split_subjects', 'split_images',
+           'moved_folder', 'open_folder', 'reader_options', 'read_rows', 'check_rows', 'read_catalog', 'counts',
+           'join_catalogs', 'image_paths', 'part_folder', 'read_joined', 'catalog_hash', 'subset', 'FaceWriter',
+           'is_prepared', 'check_out', 'write_faces', 'face_losses', 'prepare_faces', 'read_prepared']
 
 # %% ../../nbs/data/02_catalog.ipynb #0d06973f
 import inspect, json, os, re, shutil, stat, sys, time, zipfile
@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from ..files import FesganError, Progress, cache_folder, choose, sha256, shipped
 from .expressions import AU_COLUMNS, CODES, EXPRESSIONS, to_expression
+from .transfer import FILE, VERSION, move_people
 from .faces import CROPS, OUTCOMES, SUFFIXES, crop_face, read_image
 
 # %% ../../nbs/data/02_catalog.ipynb #e2b09240
@@ -204,6 +205,13 @@ def parse_ferg(path:str # relative path
     if m[2] not in CODES["ferg"]: return f"{m[2]} is not one of {', '.join(CODES['ferg'])}"
     return dict(subject=m[1], expression=to_expression(m[2], "ferg"), angle="frontal")
 
+# %% ../../nbs/data/02_catalog.ipynb #0b174804
+def parse_moved(path:str # relative path
+               ): # dict, or the reason to leave it out
+    "What a path of the moved photographs says."
+    p = PurePosixPath(path)
+    return dict(subject=p.stem, expression=to_expression(p.parent.name, "moved"), angle="frontal")
+
 # %% ../../nbs/data/02_catalog.ipynb #056f6f7d
 def folder_expression(path:str # relative path
                      ): # (known expression or None, index of the part that says so); (name, -1) if there is none
@@ -269,6 +277,7 @@ class DataSet:
     layout: str # what its paths look like
     parse: object = None # path -> dict or reason; None if the rows are made by `rows_<name>`
     still: bool = False # head and camera do not move between a person's pictures
+    of: str = None # the set whose calm faces it is made from, see `move_people`
 
 # %% ../../nbs/data/02_catalog.ipynb #ee3020b4
 DATASETS = {
@@ -278,6 +287,7 @@ DATASETS = {
     "fer2013": DataSet("FER2013", "Goodfellow et al. (2013)", "https://www.kaggle.com/datasets/msambare/fer2013, research use", "{train,test}/{angry,disgust,fear,happy,neutral,sad,surprise}/*.jpg or fer2013.csv", parse_fer2013),
     "london": DataSet("Face Research Lab London Set", "DeBruine and Jones (2017)", "https://doi.org/10.6084/m9.figshare.5047666, CC BY 4.0", "{neutral,happy}/001_08.jpg", parse_london),
     "ferg": DataSet("FERG-DB", "Aneja et al. (2016)", "https://grail.cs.washington.edu/projects/deepexpr/ferg-2d-db.html, non-commercial research on request", "aia/aia_anger/aia_anger_1.png", parse_ferg),
+    "moved": DataSet("Moved photographs", "this project, from DeBruine and Jones (2017)", "made from the London Set: https://doi.org/10.6084/m9.figshare.5047666, CC BY 4.0", "what the London Set is: {neutral,happy}/001_08.jpg", parse_moved, still=True, of="london"),
     "rendered": DataSet("Rendered faces", "this project", "ships with the project, CC0", "catalog.csv and images/<subject>/<expression>.jpg", still=True),
     "folder": DataSet("Your own pictures", "", "a folder of yours", "one folder per expression, for instance happy/anna_1.jpg"),
 }
@@ -307,6 +317,16 @@ def split_images(catalog, # a table with a column `expression`
     return split.tolist()
 
 # %% ../../nbs/data/02_catalog.ipynb #3d3e541f
+def moved_folder(of:str, # a key of `DATASETS`
+                 root:Path # its folder
+                ): # (folder in the cache, list of excluded rows)
+    "The calm faces of a data set with every expression, made once."
+    calm = {r["subject"]: root/r["path"] for r in read_rows(of, root)[0] if r["expression"]=="neutral"}
+    if not calm: raise FesganError(f"{root} has no calm face of {DATASETS[of].title} that could be moved. Expected: {DATASETS[of].layout}.")
+    out = cache_folder("moved")/sha256(" ".join([str(VERSION), sha256(shipped(FILE)), *(f"{k} {sha256(p)}" for k,p in calm.items())]))[:24]
+    return out,move_people(calm, out)
+
+# %% ../../nbs/data/02_catalog.ipynb #ea43ce70
 def open_folder(dataset:str, # a key of `DATASETS`
                 folder=None # a folder or .zip or, for FER2013, a .csv
                ): # (folder to read, rows left out already)
@@ -321,7 +341,7 @@ def open_folder(dataset:str, # a key of `DATASETS`
         table = next((f for f in ([path] if path.is_file() else sorted(path.rglob("*.csv"))) if f.name.lower() in ("fer2013.csv", "icml_face_data.csv")), None)
         if dataset=="fer2013" and table: return unpack_fer_csv(table)
     if not path.is_dir(): raise FesganError(f"{path} is neither a folder nor a .zip. Expected for {d.title}: {d.layout}.")
-    return path,[]
+    return moved_folder(d.of, path) if d.of else (path, [])
 
 # %% ../../nbs/data/02_catalog.ipynb #167a6d00
 READERS = {"folder": rows_folder, "rendered": rows_rendered} # of the sets that are read as a whole, not name by name
@@ -421,6 +441,7 @@ def part_folder(dataset:str, # a key of `DATASETS`
     choose(dataset, DATASETS, "data set")
     if isinstance(folder, dict): return folder.get(dataset)
     if dataset=="rendered": return None
+    dataset = DATASETS[dataset].of or dataset
     if folder is None or not Path(folder).is_dir(): raise FesganError(f"Several data sets need a folder that holds them all; {folder} is none.")
     found = [p for p in sorted(Path(folder).iterdir()) if p.name.lower().startswith(dataset) and (p.is_dir() or p.suffix.lower() in (".zip", ".csv"))]
     if not found: raise FesganError(f"{folder} has no folder or .zip whose name begins with {dataset!r}; it holds: {', '.join(p.name for p in sorted(Path(folder).iterdir())[:8]) or 'nothing'}.")
@@ -519,16 +540,18 @@ def write_faces(catalog, # from `read_catalog`
                 size:int, crop:str # as in `prepare_faces`
                )->list: # (outcome, reason) for every row
     "Crop every picture of a catalog into one array on disk."
-    told,places = [],{} # where each person who stood still was cut
+    told,places = [],{} # where each person who stood still is cut
+    people,paths = list(zip(catalog.dataset, catalog.subject)),image_paths(catalog)
+    calm = {person: path for person,path,e in zip(people, paths, catalog.expression) if e=="neutral"}
     with file.open("wb") as f, Progress(len(catalog), "faces") as progress:
         writer = FaceWriter(f, size)
-        for path,dataset,subject in zip(image_paths(catalog), catalog.dataset, catalog.subject):
-            person = (dataset, subject) if crop=="rigid" and DATASETS[dataset].still else None
-            try: face = crop_face(read_image(path), size, crop, matrix=places.get(person)); outcome = reason = face.outcome
+        for path,person in zip(paths, people):
+            still = crop=="rigid" and DATASETS[person[0]].still
+            try:
+                if still and person not in places: places[person] = crop_face(read_image(calm.get(person, path)), size, crop).matrix
+                face = crop_face(read_image(path), size, crop, matrix=places.get(person)); outcome = reason = face.outcome
             except FesganError as e: outcome,reason = "unreadable",str(e).replace(str(path), path.name) # says nothing of this machine
-            if outcome=="ok":
-                writer.add(face.image)
-                if person: places.setdefault(person, face.matrix)
+            if outcome=="ok": writer.add(face.image)
             told.append((outcome, reason)); progress.update()
         writer.close()
     return told
@@ -540,7 +563,7 @@ def face_losses(outcomes:dict # outcome -> count
     return ", ".join(f"{n} {o}" for o,n in outcomes.items() if n and o!="ok") or "none lost"
 
 # %% ../../nbs/data/02_catalog.ipynb #80f35288
-PREPARE_VERSION = 1 # raise it when the same pictures would give other crops
+PREPARE_VERSION = 2 # raise it when the same pictures would give other crops
 
 # %% ../../nbs/data/02_catalog.ipynb #c2a29179
 def prepare_faces(catalog, # from `read_catalog` or `join_catalogs`

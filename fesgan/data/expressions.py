@@ -38,7 +38,7 @@ SYNONYMS = {
     "happy": "happiness joy joyful smile smiling", "neutral": "neutrality calm", "sad": "sadness", "surprised": "surprise",
 }
 CODES["folder"] = {w:e for e,words in SYNONYMS.items() for w in [e, *words.split()]} | dict.fromkeys(["contempt", "contemptuous"])
-CODES["rendered"] = {e:e for e in EXPRESSIONS}
+CODES["rendered"] = CODES["moved"] = {e:e for e in EXPRESSIONS}
 
 # %% ../../nbs/data/00_expressions.ipynb #c9b2dc06
 @lru_cache(maxsize=4096)

@@ -147,7 +147,6 @@ def _checked(system):
         if not getattr(system, k) >= 0: raise FesganError(f"{k}={getattr(system, k)} must not be negative.")
     if system.objective is PAIRED_OBJECTIVE and not system.l_pair: raise FesganError(f"{system.name} learns from pairs alone; l_pair must be above zero.")
     if system.identity and system.skip != "ultimate": raise FesganError(f"identity=True needs skip='ultimate', not {system.skip!r}: without it a last layer of zeros makes grey faces.")
-    if system.l_pair and system.recolour: raise FesganError("l_pair compares with the true face in its own colours; it cannot go with recolour. Set one of them to 0.")
     for k in ("recolour", "feat_from"): share(getattr(system, k), k)
     return system
 
