@@ -229,10 +229,11 @@ def confusion_figure(tables:dict, # title -> DataFrame of shares, rows wanted, c
 def save_figure(fig, # a matplotlib Figure
                 folder, # created if it was missing
                 name:str, # file name without ending
-                caption:str="" # kept in both files as `Description`
-               )->list: # the two paths
-    "Write `name`.png and `name`.svg."
-    paths = [Path(folder)/f"{name}.{kind}" for kind in ("png", "svg")]
+                caption:str="" # kept in the files as `Description`
+               )->list: # the paths
+    "Write `name`.png and, if no pictures are in the figure, `name`.svg."
+    drawn = not any(ax.images for ax in fig.axes)
+    paths = [Path(folder)/f"{name}.{kind}" for kind in ("png", "svg")[:1+drawn]]
     for path in paths:
         notes = {"Description": caption, "Software": None} if path.suffix == ".png" else {"Description": caption, "Date": None}
         with style(), atomic(path) as tmp: fig.savefig(tmp, dpi=110, bbox_inches="tight", pad_inches=0.04, metadata=notes)
