@@ -127,7 +127,7 @@ def fade(u, # shares of the square's side, any shape; what lies outside 0 to 1 g
     return t*t*(3-2*t)
 
 def put_back(pixels:np.ndarray, # uint8 (H, W, 3)
-             change:torch.Tensor, # float (3, S, S), grey levels
+             change:torch.Tensor, # float (3, S, S), grey levels; or (5, S, S), and where pixels come from, to the right and below, in shares of the square's side
              matrix:np.ndarray # (2, 3), picture -> unit square
             )->np.ndarray: # uint8 (H, W, 3), a copy
     "Add a change to the part of a picture where it belongs."
@@ -140,9 +140,14 @@ def put_back(pixels:np.ndarray, # uint8 (H, W, 3)
     x,y = torch.arange(left, right)+.5,torch.arange(top, bottom)[:, None]+.5
     u,v = m[0, 0]*x+m[0, 1]*y+m[0, 2],m[1, 0]*x+m[1, 1]*y+m[1, 2]
     added = F.grid_sample(change[None].float(), torch.stack([u, v], -1)[None]*2-1, mode="bicubic", padding_mode="border", align_corners=False)[0]
-    added = (added*fade(u)*fade(v)).permute(1, 2, 0)
-    out = pixels.copy()
-    out[top:bottom, left:right] = (torch.from_numpy(pixels[top:bottom, left:right]).float()+added).round().clamp(0, 255).byte().numpy()
+    added,movement = (added*fade(u)*fade(v)).split([3, len(change)-3])
+    out,here = pixels.copy(),torch.from_numpy(pixels[top:bottom, left:right]).permute(2, 0, 1).float()
+    if len(movement):
+        way = torch.einsum("ij,jhw->hwi", torch.linalg.inv(m[:, :2]), movement) # in pixels
+        at = (torch.stack([(x-left).expand(u.shape), (y-top).expand(u.shape)], -1)+way)/torch.tensor([right-left, bottom-top])*2-1
+        there = F.grid_sample(here[None], at[None], mode="bicubic", padding_mode="border", align_corners=False)[0]
+        here = torch.where((movement != 0).any(0), there, here)
+    out[top:bottom, left:right] = (here+added).permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
     return out
 
 # %% ../../nbs/app/02_edit.ipynb #c0b24b6a
@@ -177,15 +182,17 @@ class Editor:
     def change(self, pixels, # uint8 (H, W, 3)
                spot:Spot, # a face in it
                to # see `expression_shares`
-              )->torch.Tensor: # float (3, S, S), grey levels, at strength 1
+              )->torch.Tensor: # float (3, S, S), or (5, S, S) of a generator that moves, at strength 1; see `put_back`
         "What the network would change in a face."
         face = warp(pixels, spot.matrix(self.crop)*self.size, self.size)
         shares = expression_shares(to)
         x = to_float(torch.from_numpy(face).permute(2, 0, 1)[None].to(self.device)).expand(len(shares), -1, -1, -1)
         targets = torch.tensor([EXPRESSIONS.index(e) for e in shares], device=self.device)
-        with evaluating(self.generator): made = self.generator(x, condition(self.generator, targets)) - x
-        made = (made*torch.tensor(list(shares.values()), device=self.device).view(-1, 1, 1, 1)).sum(0).cpu()
-        return made*spot.mask(self.crop, self.size)*127.5
+        with evaluating(self.generator):
+            c = condition(self.generator, targets)
+            change,movement = self.generator.parts(x, c) if getattr(self.generator, "config", {}).get("moves") else (self.generator(x, c)-x, x[:, :0])
+        made = (torch.cat([change*127.5, movement], 1)*torch.tensor(list(shares.values()), device=self.device).view(-1, 1, 1, 1)).sum(0).cpu()
+        return made*spot.mask(self.crop, self.size)
 
     def edit(self, photo:Photo, # from `read_photo`
              to="happy", # see `expression_shares`

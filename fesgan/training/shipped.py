@@ -17,8 +17,10 @@ from ..models.generator import Generator, load_generator, save_generator
 from .trainer import read_history
 
 # %% ../../nbs/training/03_shipped.ipynb #54490525
-LIMITS = dict(rendered="It knows all seven expressions from rendered people only, whose skin, hair and wrinkles are simpler than anybody's.",
-              london="The photographs it has seen show 82 adults of 18 to 54 years, two thirds of them under 30 and two thirds white, from the front, evenly lit, neutral or smiling: no children, no old people, no shadows, no other expression.")
+_LONDON = "82 adults of 18 to 54 years, two thirds of them under 30 and two thirds white, from the front, evenly lit: no children, no old people, no shadows"
+LIMITS = dict(rendered="It has seen rendered people, whose skin, hair and wrinkles are simpler than anybody's, with all seven expressions.",
+              london=f"The photographs it has seen show {_LONDON}. They were neutral or smiled; other expressions it knows from elsewhere.",
+              moved=f"The photographs it has seen show {_LONDON}. They were calm; every expression was given to them by one and the same movement, taken from rendered people, with the mouth of one. So it gives everybody the same expression, not their own.")
 MEASURED = dict(acd=("average content distance, 0 is the same picture", 3), accuracy=("edits that the judge reads as asked for", 3),
                 psnr=("PSNR against the true face, dB", 1), ssim=("SSIM against the true face", 3), colour=("distance of colours", 3))
 
@@ -48,7 +50,7 @@ def card_text(name:str, # how it is called
         "- A network's smile says nothing about what a person feels.", "",
         "## Use and misuse", "", "For research, art and play with pictures of people who agree to it. Not for deceiving, mocking or incriminating anybody, not for judging people by their faces. Files written by `fesgan edit` and the demo say that they were edited; "
         "leave that in. More in [responsible use](../../nbs/responsible_use.md).", "",
-        "## Licence", "", "Apache-2.0, as the project." + (" The photographs are CC BY 4.0 and not part of it." if "london" in sets else ""), ""])
+        "## Licence", "", "Apache-2.0, as the project." + (" The photographs are CC BY 4.0 and not part of it." if {"london", "moved"} & {*sets} else ""), ""])
 
 def describe(name:str, # how it is called
              card:dict, # sha256, params, history, provenance

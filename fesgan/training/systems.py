@@ -48,6 +48,7 @@ class System:
     skips: bool = False # encoder maps added to decoder maps (StarGAN variants, Sec. 3.3)
     leaky: bool = False # LeakyReLU in the generator (StarGAN variants, Sec. 3.4)
     dropout: str = "none" # `none`, `ends` or `blocks`, half of the values (StarGAN variants, Sec. 3.4)
+    moves: bool = False # the generator also moves the input (none of the five papers)
     identity: bool = False # the generator begins by changing nothing: its last layer starts at zero (none of the five papers)
     dropout_at_test: bool = True # in that paper's text; False in its code
     image_size: int = 128 # pixels a side
@@ -78,7 +79,7 @@ def _generator(self, n_conditions:int=len(EXPRESSIONS) # length of the condition
               )->Generator:
     "A new generator."
     G = Generator(n_conditions=n_conditions, width=self.width, block=self.block, blocks=self.blocks, skip=self.skip, final_relu=self.final_relu,
-                     skips=self.skips, leaky=self.leaky, dropout=self.dropout, dropout_at_test=self.dropout_at_test, domains=self.domains)
+                     skips=self.skips, leaky=self.leaky, dropout=self.dropout, dropout_at_test=self.dropout_at_test, domains=self.domains, moves=self.moves)
     if self.identity: torch.nn.init.zeros_(G.decode[-1].weight)
     return G
 
@@ -177,7 +178,7 @@ _switch = lambda name: lambda on: f"{'with' if on else 'no'} {name}"
 ABLATIONS = dict(block=lambda v: "SARB" if v == "sarb" else "vanilla RB", blocks=lambda v: f"{v} block{'s' if v > 1 else ''}",
                  skip=lambda v: "with skip" if v == "ultimate" else "no skip",
                  skips=_switch("inner skips"), leaky=_switch("leaks"), dropout=lambda v: "no dropout" if v == "none" else f"dropout at {v}",
-                 identity=lambda on: "from the identity" if on else "from noise", l_feat=lambda v: f"perceptual {v:g}", l_pair=lambda v: f"paired {v:g}" if v else "not paired", balance=lambda on: "balanced" if on else "not balanced", domains=lambda v: f"{v} data sets" if v > 1 else "one data set", recolour=lambda v: f"recoloured {v:g}") # how a label names a changed field
+                 moves=lambda on: "moving" if on else "not moving", identity=lambda on: "from the identity" if on else "from noise", l_feat=lambda v: f"perceptual {v:g}", l_pair=lambda v: f"paired {v:g}" if v else "not paired", balance=lambda on: "balanced" if on else "not balanced", domains=lambda v: f"{v} data sets" if v > 1 else "one data set", recolour=lambda v: f"recoloured {v:g}") # how a label names a changed field
 
 def label(system:System # any system
          )->str: # as in "SARGAN (6 blocks, no skip)"
