@@ -73,7 +73,7 @@ def save(browser):
     "Click on the download, and what came."
     before = set(browser.downloads.iterdir())
     wait(lambda: browser.find_element("css selector", "#save:not([disabled]), #save button:not([disabled])")).click()
-    return wait(lambda: next(iter(p for p in set(browser.downloads.iterdir())-before if p.suffix != ".crdownload"), None))
+    return wait(lambda: next(iter(p for p in set(browser.downloads.iterdir())-before if p.suffix != ".crdownload" and not p.name.startswith(".") and p.stat().st_size), None)) # Chromium begins with a hidden, empty file
 
 
 def test_upload_slide_download(browser, address, photo):
