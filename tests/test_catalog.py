@@ -147,6 +147,10 @@ def test_moved(tmp_path):
     again = read_catalog("moved+rendered", tmp_path) # found beside each other, and not made again
     assert again.dataset.value_counts()["moved"] == 28 and image_paths(again)[0].stat().st_mtime_ns == made
     faces, table, _ = read_prepared(prepare_faces(c, tmp_path/"out", 64, "rigid"))
+    marks = np.load(tmp_path/"out"/"landmarks.npy")
+    assert marks.shape == (28, 68, 2) and np.abs(marks[:, 36:48].mean(1)-(.5, .38)).max() < .03  # the eyes are where the crop wants them
+    width = {e: (marks[table.index[table.expression == e], 54, 0]-marks[table.index[table.expression == e], 48, 0]).mean() for e in EXPRESSIONS}
+    assert width["happy"] > 1.1*width["neutral"]
     calm = faces[table.index[table.expression == "neutral"]].astype(int)
     for e in EXPRESSIONS:
         change = np.abs(faces[table.index[table.expression == e]].astype(int)-calm).mean((0, 3))

@@ -6,6 +6,8 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image
 from fesgan.data import rendered as R
 from fesgan.data.expressions import AU_COLUMNS, EXPRESSIONS
+from fesgan.data.faces import find_faces, find_landmarks, read_image
+from fesgan.data.transfer import to_marks
 from fesgan.files import FesganError, sha256, shipped
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,16 @@ def test_catalog_is_what_the_code_makes(catalog):
     "The catalog can be computed again from the seeds alone."
     again = pd.DataFrame([row for s in range(catalog.subject.nunique()) for row in R.person_rows(s)])
     pd.testing.assert_frame_equal(catalog, again, check_dtype=False)
+
+def test_landmarks_lie_where_a_detector_finds_them(root):
+    for path in ("images/person001/neutral.jpg", "images/person012/happy.jpg", "images/person077/surprised.jpg"):
+        image = read_image(root/path)
+        found = to_marks(find_landmarks(image, find_faces(image)[0]))/len(image)
+        assert np.abs(R.known_landmarks(path, root)-found).mean() < .02
+    assert R.known_landmarks("images/person001/happy-50.jpg", root) is None and R.known_landmarks(path, root.parent) is None
+
+def test_landmarks_are_what_the_renderer_says(assets, root):
+    assert np.abs(R.person_landmarks(5)[3]-R.known_landmarks("images/person005/happy.jpg", root)).max() < 1e-3
 
 def test_split_by_subject_is_balanced(catalog):
     people = catalog.drop_duplicates("subject")

@@ -176,6 +176,20 @@ def test_pairs_are_learned_with_and_without_a_critic(tmp_path):
     with pytest.raises(FesganError, match="no pairs"): train(toy(l_pair=100.), faces(), tmp_path/"none", **STEPS)
 
 
+def test_a_movement_is_learned_from_landmarks(tmp_path):
+    "Landmarks that each expression puts somewhere else; without them there is no such term."
+    f = people()
+    at = torch.rand(68, 2, generator=torch.Generator().manual_seed(0))*.6+.2
+    f.landmarks = at + .005*(f.labels-3)[:, None, None]*torch.tensor([1., 0.])
+    system = get_system("usgan-paired", width=8, batch=8, lr=2e-3, moves=True, flip=False)  # mirrored, they would go the other way
+    way = [h["generator/way"] for h in read_history(train(system, f, tmp_path/"way", **STEPS | dict(steps=100)))]
+    assert sum(way[-5:]) < .5*sum(way[:5])
+    assert "generator/way" not in read_history(train(system, people(), tmp_path/"none", **STEPS))[0]
+    x = f.images[:7].float()/127.5-1
+    moved = load_generator(tmp_path/"way"/"generator.safetensors").parts(x, torch.eye(7)[[6]*7])[1].detach()
+    assert moved[0, 0].mean() < moved[6, 0].mean()  # the further left a face's landmarks lie, the further to the right they have to go: what is there comes from the left
+
+
 def test_no_checkpoint_is_a_fresh_start(tmp_path): assert load_checkpoint(None, tmp_path) is False
 
 

@@ -49,6 +49,7 @@ class FaceSet:
     catalog: pd.DataFrame # N rows; `row` is the face's place in the prepared folder
     data_hash: str # content hash of the whole prepared set
     crop: str = "whole" # how they were cropped, see `crop_face`
+    landmarks: Tensor|None = None # float32 (N, 68, 2), shares of the side, NaN where they are not known
 
     def __len__(self): return len(self.images)
     @property
@@ -62,7 +63,7 @@ class FaceSet:
     def to(self, device # where the faces shall lie
           ): # a FaceSet
         "The same faces on another device."
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), landmarks=None if self.landmarks is None else self.landmarks.to(device))
 
     def at(self, size:int # pixels a side
           ): # a FaceSet
@@ -74,7 +75,7 @@ class FaceSet:
         "The chosen faces."
         rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=int)
         index = torch.as_tensor(rows, device=self.images.device)
-        return replace(self, images=self.images[index], labels=self.labels[index], catalog=self.catalog.iloc[rows].reset_index(drop=True))
+        return replace(self, images=self.images[index], labels=self.labels[index], landmarks=None if self.landmarks is None else self.landmarks[index], catalog=self.catalog.iloc[rows].reset_index(drop=True))
 
     def pairs(self): # int64 (N, 7), -1 where there is none
         "For each face and each expression the row that shows the same person with that expression (the first, if several do)."
@@ -97,7 +98,8 @@ def load_faces(folder, # written by `prepare_faces`
     catalog["domain"] = catalog.dataset.map(facts["dataset"].split("+").index)
     images = torch.from_numpy(np.load(folder/"faces.npy")).permute(0, 3, 1, 2).contiguous().to(device)
     labels = torch.tensor([EXPRESSIONS.index(e) for e in catalog.expression], device=device)
-    faces = FaceSet(images, labels, catalog, facts["data_hash"], facts["crop"])
+    landmarks = torch.from_numpy(np.load(folder/"landmarks.npy")).to(device) if (folder/"landmarks.npy").is_file() else None
+    faces = FaceSet(images, labels, catalog, facts["data_hash"], facts["crop"], landmarks)
     if split: faces = faces.take((catalog.split == choose(split, ("train", "test"), "split")).to_numpy())
     if not len(faces): raise FesganError(f"{folder} holds no face of the split {split!r}; its counts are {catalog.split.value_counts().to_dict()}.")
     return faces.at(size or faces.size)
@@ -117,6 +119,7 @@ class Batch(NamedTuple):
     label: Tensor # int64 (B,), the expression it shows (plus 7 times its data set, where several are learned together)
     target: Tensor # int64 (B,), the expression asked for, likewise
     true: Tensor|None = None # float32 (B, 3, H, W): the same person really with that expression, NaN where no such face is known; None if it was not asked for
+    way: Tensor|None = None # float32 (B, 68, 4): where the true face's landmarks lie, and the way from there to those of `x`, shares of the side; likewise
 
     def each(self, f # tensor -> tensor
             ): # a Batch
@@ -172,7 +175,12 @@ class Batches:
         known,true = (there >= 0)[:,None,None,None],to_float(self.faces.images[there])
         if self.flip: true = torch.where(mirrored[:,None,None,None], true.flip(3), true)
         x,true = augment(torch.cat([x, torch.where(known, true, x)], 2)).chunk(2, 2) # what is done to a face is done to the true one
-        return Batch(x, label, target, torch.where(known, true, torch.nan))
+        way = None
+        if self.faces.landmarks is not None:
+            here,true_marks = (self.faces.landmarks[i] for i in (rows, there))
+            if self.flip: here,true_marks = (torch.where(mirrored[:,None,None], torch.stack([1-m[..., 0], m[..., 1]], 2), m) for m in (here, true_marks))
+            way = torch.where(known[:, 0], torch.cat([true_marks, here-true_marks], 2), torch.nan)
+        return Batch(x, label, target, torch.where(known, true, torch.nan), way)
 
     @property
     def epoch(self)->float: return self.drawn/len(self.faces)

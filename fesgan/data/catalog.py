@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 from ..files import FesganError, Progress, cache_folder, choose, sha256, shipped
 from .expressions import AU_COLUMNS, CODES, EXPRESSIONS, to_expression
-from .transfer import FILE, VERSION, move_people
+from .rendered import known_landmarks
+from .transfer import FILE, VERSION, move_people, moved_landmarks
 from .faces import CROPS, OUTCOMES, SUFFIXES, crop_face, read_image
 
 # %% ../../nbs/data/02_catalog.ipynb #e2b09240
@@ -278,6 +279,7 @@ class DataSet:
     parse: object = None # path -> dict or reason; None if the rows are made by `rows_<name>`
     still: bool = False # head and camera do not move between a person's pictures
     of: str = None # the set whose calm faces it is made from, see `move_people`
+    landmarks: object = None # (path, root) -> the 68 landmarks as shares of a picture's sides, or None; None if the set knows none
 
 # %% ../../nbs/data/02_catalog.ipynb #ee3020b4
 DATASETS = {
@@ -287,8 +289,8 @@ DATASETS = {
     "fer2013": DataSet("FER2013", "Goodfellow et al. (2013)", "https://www.kaggle.com/datasets/msambare/fer2013, research use", "{train,test}/{angry,disgust,fear,happy,neutral,sad,surprise}/*.jpg or fer2013.csv", parse_fer2013),
     "london": DataSet("Face Research Lab London Set", "DeBruine and Jones (2017)", "https://doi.org/10.6084/m9.figshare.5047666, CC BY 4.0", "{neutral,happy}/001_08.jpg", parse_london),
     "ferg": DataSet("FERG-DB", "Aneja et al. (2016)", "https://grail.cs.washington.edu/projects/deepexpr/ferg-2d-db.html, non-commercial research on request", "aia/aia_anger/aia_anger_1.png", parse_ferg),
-    "moved": DataSet("Moved photographs", "this project, from DeBruine and Jones (2017)", "made from the London Set: https://doi.org/10.6084/m9.figshare.5047666, CC BY 4.0", "what the London Set is: {neutral,happy}/001_08.jpg", parse_moved, still=True, of="london"),
-    "rendered": DataSet("Rendered faces", "this project", "ships with the project, CC0", "catalog.csv and images/<subject>/<expression>.jpg", still=True),
+    "moved": DataSet("Moved photographs", "this project, from DeBruine and Jones (2017)", "made from the London Set: https://doi.org/10.6084/m9.figshare.5047666, CC BY 4.0", "what the London Set is: {neutral,happy}/001_08.jpg", parse_moved, still=True, of="london", landmarks=moved_landmarks),
+    "rendered": DataSet("Rendered faces", "this project", "ships with the project, CC0", "catalog.csv and images/<subject>/<expression>.jpg", still=True, landmarks=known_landmarks),
     "folder": DataSet("Your own pictures", "", "a folder of yours", "one folder per expression, for instance happy/anna_1.jpg"),
 }
 
@@ -538,23 +540,27 @@ def check_out(out, # the folder to write
 def write_faces(catalog, # from `read_catalog`
                 file:Path, # the .npy to write
                 size:int, crop:str # as in `prepare_faces`
-               )->list: # (outcome, reason) for every row
+               )->tuple: # (outcome, reason) for every row; float32 (faces, 68, 2), landmarks as shares of the crop's side, NaN where the set does not know them
     "Crop every picture of a catalog into one array on disk."
-    told,places = [],{} # where each person who stood still is cut
+    told,marks,places = [],[],{} # where each person who stood still is cut
     people,paths = list(zip(catalog.dataset, catalog.subject)),image_paths(catalog)
     calm = {person: path for person,path,e in zip(people, paths, catalog.expression) if e=="neutral"}
     with file.open("wb") as f, Progress(len(catalog), "faces") as progress:
         writer = FaceWriter(f, size)
-        for path,person in zip(paths, people):
+        for path,name,person in zip(paths, catalog.path, people):
             still = crop=="rigid" and DATASETS[person[0]].still
             try:
                 if still and person not in places: places[person] = crop_face(read_image(calm.get(person, path)), size, crop).matrix
-                face = crop_face(read_image(path), size, crop, matrix=places.get(person)); outcome = reason = face.outcome
+                face = crop_face(image := read_image(path), size, crop, matrix=places.get(person)); outcome = reason = face.outcome
             except FesganError as e: outcome,reason = "unreadable",str(e).replace(str(path), path.name) # says nothing of this machine
-            if outcome=="ok": writer.add(face.image)
+            if outcome=="ok":
+                known = DATASETS[person[0]].landmarks
+                known = known and known(name, Path(catalog.attrs["roots"][person[0]]))
+                marks.append(np.full((68, 2), np.nan) if known is None else ((known*image.shape[1::-1])@face.matrix[:, :2].T+face.matrix[:, 2])/size)
+                writer.add(face.image)
             told.append((outcome, reason)); progress.update()
         writer.close()
-    return told
+    return told,np.array(marks, np.float32).reshape(-1, 68, 2)
 
 # %% ../../nbs/data/02_catalog.ipynb #93a5ff1a
 def face_losses(outcomes:dict # outcome -> count
@@ -563,7 +569,7 @@ def face_losses(outcomes:dict # outcome -> count
     return ", ".join(f"{n} {o}" for o,n in outcomes.items() if n and o!="ok") or "none lost"
 
 # %% ../../nbs/data/02_catalog.ipynb #80f35288
-PREPARE_VERSION = 2 # raise it when the same pictures would give other crops
+PREPARE_VERSION = 3 # raise it when the same pictures would give other crops
 
 # %% ../../nbs/data/02_catalog.ipynb #c2a29179
 def prepare_faces(catalog, # from `read_catalog` or `join_catalogs`
@@ -582,7 +588,8 @@ def prepare_faces(catalog, # from `read_catalog` or `join_catalogs`
     tmp = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         tmp.mkdir(parents=True)
-        told = write_faces(catalog, tmp/"faces.npy", size, crop)
+        told,marks = write_faces(catalog, tmp/"faces.npy", size, crop)
+        if not np.isnan(marks).all(): np.save(tmp/"landmarks.npy", marks)
         good = [o=="ok" for o,_ in told]
         if not any(good): raise FesganError(f"None of the {len(told)} pictures gave a face ({dict(Counter(o for o,_ in told))}). Pictures that are cropped already need crop='whole'.")
         catalog[good].to_csv(tmp/"catalog.csv", index=False)

@@ -9,8 +9,8 @@ __all__ = ['ETHNICITIES', 'SHAPES', 'OUTLINES', 'ASYMMETRIES', 'ENDS', 'HAIR', '
            'is_test', 'draw_hair', 'draw_person', 'draw_camera', 'draw_light', 'body_weights', 'face_weights',
            'expression_aus', 'ridge', 'creases', 'crease_depth', 'texel_points', 'smoothstep', 'beard_map', 'scalp_map',
            'skin_texture', 'paint', 'recolour', 'shells', 'hair_texture', 'clear_of_face', 'eye_texture', 'aim',
-           'Scene', 'scene', 'need_vtk', 'check_size', 'render', 'face_mask', 'catalog_row', 'person_rows',
-           'write_picture', 'render_person', 'versions', 'keep_settings', 'render_set']
+           'Scene', 'scene', 'need_vtk', 'check_size', 'render', 'person_landmarks', 'known_landmarks', 'face_mask',
+           'catalog_row', 'person_rows', 'write_picture', 'render_person', 'versions', 'keep_settings', 'render_set']
 
 # %% ../../nbs/data/03_rendered.ipynb #6e7c25a0
 import csv, functools, json
@@ -19,7 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from ..files import FesganError, Progress, atomic, choose, sha256
+from ..files import FesganError, Progress, atomic, choose, sha256, shipped
 from .expressions import AU_COLUMNS, AUS, EXPRESSIONS
 from .meshes import (Actor, Head, Light, Mesh, assets_folder, fitted, light_received, morph, normals, parts, project, read_head,
                                 read_mesh, read_rgba, shoot, targets_file, towards)
@@ -580,6 +580,25 @@ def render(person:Person,
     flat = shoot(s.renderer, size*samples)[samples//2::samples,samples//2::samples,0] # the background's grey is no part
     for a in s.actors(): a.uniforms.SetUniformi("part", 0)
     return Picture(image, project(s.renderer, fine[list(LANDMARKS)], size), np.where(flat<len(PARTS), flat, 0))
+
+def person_landmarks(seed:int, # of a person
+                     folder=None # the assets; else FESGAN_ASSETS
+                    )->np.ndarray: # float (7, 68, 2), shares of the picture's side
+    "Where the marks lie in a person's pictures at full strength."
+    need_vtk()
+    s = scene(draw_person(seed), draw_camera(seed), draw_light(seed), assets_folder(folder))
+    return np.stack([project(s.renderer, s.pose(expression_aus(e, seed))[list(LANDMARKS)], 1) for e in EXPRESSIONS])
+
+def known_landmarks(path, # of a picture of the set that ships, like images/person000/happy.jpg
+                    root:Path # the set's folder
+                   ): # float (68, 2), shares of the picture's side; None if nobody knows
+    "The landmarks of a picture of the set that ships."
+    path = Path(path)
+    if root.resolve() != shipped("rendered").resolve() or path.stem not in EXPRESSIONS: return None
+    return _landmarks()[int(path.parent.name[-3:]), EXPRESSIONS.index(path.stem)].astype(float)
+
+@functools.lru_cache(maxsize=1)
+def _landmarks(): return np.load(shipped("landmarks.npy"))
 
 def face_mask(picture:Picture # with `extras`
              )->np.ndarray: # bool (size, size)

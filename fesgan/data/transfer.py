@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MARKS', 'LIPS', 'INNER', 'VERSION', 'ROOM', 'SIDE', 'PEOPLE', 'MOUTH', 'FILE', 'to_marks', 'by_part', 'head', 'put',
            'hairline', 'centres', 'flow', 'sample', 'area', 'skin_level', 'face_area', 'Movement', 'watch',
-           'mean_movement', 'save_movement', 'load_movement', 'move', 'move_people']
+           'mean_movement', 'save_movement', 'load_movement', 'move', 'move_people', 'moved_landmarks']
 
 # %% ../../nbs/data/03a_transfer.ipynb #0e7a3646
 import dataclasses, functools
@@ -37,7 +37,7 @@ def by_part(marks:np.ndarray # (68, 2)
     return {k: marks[list(i)] for k,i in MARKS.items()}
 
 # %% ../../nbs/data/03a_transfer.ipynb #35b8f9a1
-VERSION = 1 # raise it when the same photographs would be moved differently
+VERSION = 2 # raise it when the same photographs would be moved differently
 ROOM = 1.4 # the square's side as a multiple of the crop's
 SIDE = 320 # pixels
 
@@ -177,10 +177,10 @@ def move(image:np.ndarray, # uint8 (SIDE, SIDE, 3), a calm face in the unit squa
 def move_people(calm:dict, # name -> picture of a calm face
                 out # folder to make: <expression>/<name>.jpg
                )->list: # of those left out: {path, reason}
-    "Photographs of people with every expression. Stopped at any moment, it goes on where it was."
+    "Photographs of people with every expression, and their landmarks. Stopped at any moment, it goes on where it was."
     from PIL import Image
-    out,bad = Path(out),[]
-    for e in EXPRESSIONS: (out/e).mkdir(parents=True, exist_ok=True)
+    out,bad,v = Path(out),[],load_movement()
+    for e in (*EXPRESSIONS, "landmarks"): (out/e).mkdir(parents=True, exist_ok=True)
     with Progress(len(calm), "moving faces") as bar:
         for name,path in calm.items():
             files = {e: out/e/f"{name}.jpg" for e in EXPRESSIONS}
@@ -192,7 +192,15 @@ def move_people(calm:dict, # name -> picture of a calm face
                     marks = to_marks(find_landmarks(image, boxes[0]))
                     m = head(marks)
                     square,at = warp(image, m*SIDE, SIDE),put(m, marks)
+                    with atomic(out/"landmarks"/f"{name}.npy") as tmp, open(tmp, "wb") as f: np.save(f, at + (v.marks-v.calm))
                     for e,f in files.items():
                         with atomic(f) as tmp: Image.fromarray(square if e == "neutral" else move(square, at, e)).save(tmp, "JPEG", quality=95, subsampling=0)
             bar.update()
     return bad
+
+# %% ../../nbs/data/03a_transfer.ipynb #5cb8557f
+def moved_landmarks(path, # of a picture, like happy/001.jpg
+                    root:Path # the folder that `move_people` made
+                   )->np.ndarray: # float (68, 2), shares of the picture's side
+    "Where the landmarks of a moved face lie."
+    return np.load(root/"landmarks"/f"{Path(path).stem}.npy")[EXPRESSIONS.index(Path(path).parent.name)]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['realness', 'gradient_penalty', 'classification', 'cycle', 'feature_cycle', 'pair', 'edit_batch', 'critic_terms',
-           'generator_terms', 'perceptual_terms', 'no_terms', 'paired_terms']
+           'generator_terms', 'perceptual_terms', 'no_terms', 'way', 'paired_edit', 'paired_terms']
 
 # %% ../../nbs/training/00_losses.ipynb #1187a60a
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.batches import Batch
 from ..models.edit import condition
+from ..models.generator import moved
 
 # %% ../../nbs/training/00_losses.ipynb #b07016a1
 def realness(score:Tensor # (B, 1, h, w) output of the critic's source head
@@ -112,6 +113,23 @@ def no_terms(D, batch, fake, alpha)->dict: # as `critic_terms`
     "Nothing for the critic to learn."
     return {}
 
-def paired_terms(G, D, batch, fake)->dict: # as `generator_terms`
-    "The generator's one term where it learns from pairs alone: `pair`."
-    return dict(pair=pair(fake, batch.true))
+def way(movement:Tensor, # (B, 2, H, W), see `Generator.parts`
+        landmarks:Tensor # (B, 68, 4), see `Batch.way`; NaN where they are not known
+       )->Tensor: # scalar, in squared hundredths of the side
+    "Mean squared difference between the movement at landmarks and their own, unknown ones counted as zero."
+    at,step = landmarks.split(2, 2)
+    found = F.grid_sample(movement.float(), (2*at-1).nan_to_num()[:, None], padding_mode="border", align_corners=False)[:, :, 0].mT
+    return F.mse_loss(100*found, 100*torch.where(step.isnan(), found.detach(), step))
+
+def paired_edit(G, batch)->Tensor: # (B, 3, H, W), or (B, 5, H, W) of a generator that moves pixels
+    "The faces with the expressions asked for, and beneath them where pixels came from."
+    c = condition(G, batch.target)
+    if not getattr(G, "config", {}).get("moves"): return G(batch.x, c)
+    change,movement = G.parts(batch.x, c)
+    return torch.cat([change + moved(batch.x, movement), movement], 1)
+
+def paired_terms(G, D, batch, fake)->dict: # as `generator_terms`; `fake` from `paired_edit`
+    "The generator's terms where it learns from pairs alone: `pair`, and `way` where pixels move and the batch knows landmarks."
+    faces,movement = fake.split([3, fake.shape[1]-3], 1)
+    terms = dict(pair=pair(faces, batch.true))
+    return terms | dict(way=way(movement, batch.way)) if batch.way is not None and movement.shape[1] else terms

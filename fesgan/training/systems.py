@@ -17,7 +17,7 @@ from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, choose
 from ..models.critic import Critic
 from ..models.generator import DROPOUT, Generator
-from .losses import critic_terms, edit_batch, generator_terms, no_terms, paired_terms, perceptual_terms
+from .losses import critic_terms, edit_batch, generator_terms, no_terms, paired_edit, paired_terms, perceptual_terms
 
 # %% ../../nbs/training/01_systems.ipynb #35849c93
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Objective:
 
 # %% ../../nbs/training/01_systems.ipynb #a31f16fa
 STARGAN_OBJECTIVE = Objective(edit_batch, critic_terms, generator_terms, dict(cls="l_cls", gp="l_gp", cyc="l_cyc", feat="l_feat", pair="l_pair"), perceptual_terms)
-PAIRED_OBJECTIVE = Objective(edit_batch, no_terms, paired_terms, dict(pair="l_pair")) # no critic
+PAIRED_OBJECTIVE = Objective(paired_edit, no_terms, paired_terms, dict(pair="l_pair", way="l_way")) # no critic
 
 # %% ../../nbs/training/01_systems.ipynb #a31013b8
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class System:
     l_feat: float = 0. # weight of the cycle between features, which replaces that between pixels (10 in StarGAN variants, Sec. 3.2); 0 is never
     feat_from: float = 0.2 # share of the run after which it does (StarGAN variants: epoch 40 of 200)
     l_pair: float = 0. # weight of the squared distance from the same person's true face (none of the five papers has it)
+    l_way: float = 0. # weight of the squared distance of movements from those of known landmarks, for a generator that moves (none of the five papers has it)
     l_gp: float = 10. # weight of the gradient penalty (WGAN-GP)
     n_critic: int = 5 # critic updates for each generator update
     batch: int = 8 # faces a batch
@@ -111,7 +112,7 @@ SYSTEMS = {s.name: s for s in (
     System("stargan-skip", "StarGAN + skip connection", _VARIANTS, skips=True, **_FER2013),
     System("stargan-skip-dropout", "StarGAN + skip connection + dropout", _VARIANTS, skips=True, leaky=True, dropout="blocks", **_FER2013),
     System("usgan-paired", "US-GAN's generator, from pairs", "this project: the generator of US-GAN and the true faces, in the spirit of pix2pix (Isola et al., 2017), without a critic",
-           l_pair=100., n_critic=1, identity=True, objective=PAIRED_OBJECTIVE),
+           l_pair=100., l_way=1., n_critic=1, identity=True, objective=PAIRED_OBJECTIVE),
 )}
 
 # %% ../../nbs/training/01_systems.ipynb #4486ba3e
@@ -144,7 +145,7 @@ def _checked(system):
     choose(system.dropout, DROPOUT, "dropout")
     for k in ("blocks", "domains", "image_size", "width", "critic_width", "n_critic", "batch", "epochs", "lr"):
         if not getattr(system, k) > 0: raise FesganError(f"{k}={getattr(system, k)} must be above zero.")
-    for k in ("l_cls", "l_cyc", "l_feat", "l_pair", "l_gp"):
+    for k in ("l_cls", "l_cyc", "l_feat", "l_pair", "l_way", "l_gp"):
         if not getattr(system, k) >= 0: raise FesganError(f"{k}={getattr(system, k)} must not be negative.")
     if system.objective is PAIRED_OBJECTIVE and not system.l_pair: raise FesganError(f"{system.name} learns from pairs alone; l_pair must be above zero.")
     if system.identity and system.skip != "ultimate": raise FesganError(f"identity=True needs skip='ultimate', not {system.skip!r}: without it a last layer of zeros makes grey faces.")
