@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ..data.batches import to_float
 from ..data.expressions import EXPRESSIONS
-from ..data.faces import MAX_PIXELS, MIN_FACE, TEMPLATES, anchors, find_faces, find_landmarks, open_image, similarity, to_rgb, warp
+from ..data.faces import MAX_PIXELS, MIN_FACE, TEMPLATES, anchors, find_faces, find_landmarks, open_image, similarity, soft_polygon, to_rgb, transform, warp
 from ..files import MODEL, FesganError, atomic, choose, shipped
 from ..models.edit import condition, evaluating
 
@@ -71,15 +71,10 @@ class Spot:
              wider:float=1.15 # than the hull of the points
             )->torch.Tensor: # float (size, size), 1 in the face, 0 outside, smooth between
         "Where in the square the face is."
-        from PIL import Image, ImageDraw, ImageFilter
-        m = self.matrix(crop)
-        chin,left,right = (self.points[k] @ m[:, :2].T + m[:, 2] for k in ("chin", "left_eyebrow", "right_eyebrow"))
+        chin,left,right = (transform(self.matrix(crop), self.points[k]) for k in ("chin", "left_eyebrow", "right_eyebrow"))
         outline = np.concatenate([chin, right[::-1]-(0, .12), left[::-1]-(0, .12)])
         outline = (outline-outline.mean(0))*wider + outline.mean(0)
-        drawn = Image.new("L", (4*size, 4*size))
-        ImageDraw.Draw(drawn).polygon([tuple(p) for p in outline*4*size], fill=255)
-        soft = drawn.resize((size, size), Image.BOX).filter(ImageFilter.GaussianBlur(size/32))
-        return torch.from_numpy(np.asarray(soft)/np.float32(255))
+        return torch.from_numpy(soft_polygon(outline, 1/32, size)[..., 0])
 
 def find_spots(photo:Photo, # from `read_photo`
                min_face:float=MIN_FACE # pixels; smaller faces are left alone
@@ -188,10 +183,9 @@ class Editor:
         shares = expression_shares(to)
         x = to_float(torch.from_numpy(face).permute(2, 0, 1)[None].to(self.device)).expand(len(shares), -1, -1, -1)
         targets = torch.tensor([EXPRESSIONS.index(e) for e in shares], device=self.device)
-        with evaluating(self.generator):
-            c = condition(self.generator, targets)
-            change,movement = self.generator.parts(x, c) if getattr(self.generator, "config", {}).get("moves") else (self.generator(x, c)-x, x[:, :0])
-        made = (torch.cat([change*127.5, movement], 1)*torch.tensor(list(shares.values()), device=self.device).view(-1, 1, 1, 1)).sum(0).cpu()
+        with evaluating(self.generator): edited,change,movement = self.generator.traced(x, condition(self.generator, targets))
+        made = (edited-x)*127.5 if movement is None else torch.cat([change*127.5, movement], 1)
+        made = (made*torch.tensor(list(shares.values()), device=self.device).view(-1, 1, 1, 1)).sum(0).cpu()
         return made*spot.mask(self.crop, self.size)
 
     def edit(self, photo:Photo, # from `read_photo`

@@ -16,7 +16,7 @@ from ..data.batches import one_hot, to_float
 from ..data.expressions import EXPRESSIONS
 from ..data.faces import TEMPLATES, crop_face, read_image
 from ..files import FesganError, atomic, shipped
-from ..models.generator import Generator, moved
+from ..models.generator import Generator
 from ..models.edit import conditions_of
 
 # %% ../../nbs/app/03_export.ipynb #c9c1dbd2
@@ -46,8 +46,7 @@ class Parts(torch.nn.Module):
         super().__init__()
         self.G = G
     def forward(self, face, expression): # -> edited and change (B, 3, S, S), movement (B, 2, S, S)
-        change,movement = self.G.parts(face, expression)
-        return moved(face, movement)+change,change,movement
+        return self.G.traced(face, expression)
 
 # %% ../../nbs/app/03_export.ipynb #2eac7e1e
 def export_onnx(model, # a generator that ships, or a run folder, see `load_model`

@@ -60,10 +60,13 @@ class FaceSet:
     def domains(self): # int64 (N,), which of the joined data sets each face is from
         return torch.tensor(self.catalog["domain"].to_numpy() if "domain" in self.catalog else np.zeros(len(self), int), device=self.labels.device)
 
+    def _each(self, f, **more): # f: tensor -> tensor
+        return replace(self, **{k: None if (t := getattr(self, k)) is None else f(t) for k in ("images", "labels", "landmarks")}, **more)
+
     def to(self, device # where the faces shall lie
           ): # a FaceSet
         "The same faces on another device."
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device), landmarks=None if self.landmarks is None else self.landmarks.to(device))
+        return self._each(lambda t: t.to(device))
 
     def at(self, size:int # pixels a side
           ): # a FaceSet
@@ -75,7 +78,7 @@ class FaceSet:
         "The chosen faces."
         rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=int)
         index = torch.as_tensor(rows, device=self.images.device)
-        return replace(self, images=self.images[index], labels=self.labels[index], landmarks=None if self.landmarks is None else self.landmarks[index], catalog=self.catalog.iloc[rows].reset_index(drop=True))
+        return self._each(lambda t: t[index], catalog=self.catalog.iloc[rows].reset_index(drop=True))
 
     def pairs(self): # int64 (N, 7), -1 where there is none
         "For each face and each expression the row that shows the same person with that expression (the first, if several do)."

@@ -22,7 +22,7 @@ from ..files import FesganError, Progress, cache_folder, choose, sha256, shipped
 from .expressions import AU_COLUMNS, CODES, EXPRESSIONS, to_expression
 from .rendered import known_landmarks
 from .transfer import FILE, VERSION, move_people, moved_landmarks
-from .faces import CROPS, OUTCOMES, SUFFIXES, crop_face, read_image
+from .faces import CROPS, OUTCOMES, SUFFIXES, crop_face, read_image, transform
 
 # %% ../../nbs/data/02_catalog.ipynb #e2b09240
 COLUMNS = ["path", "dataset", "subject", "expression", "angle", "split", *AU_COLUMNS]
@@ -556,7 +556,7 @@ def write_faces(catalog, # from `read_catalog`
             if outcome=="ok":
                 known = DATASETS[person[0]].landmarks
                 known = known and known(name, Path(catalog.attrs["roots"][person[0]]))
-                marks.append(np.full((68, 2), np.nan) if known is None else ((known*image.shape[1::-1])@face.matrix[:, :2].T+face.matrix[:, 2])/size)
+                marks.append(np.full((68, 2), np.nan) if known is None else transform(face.matrix, known*image.shape[1::-1])/size)
                 writer.add(face.image)
             told.append((outcome, reason)); progress.update()
         writer.close()

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'FORMATS', 'SUFFIXES', 'TEMPLATES', 'OUTCOMES', 'MIN_FACE', 'CLEARLY_LARGER', 'CROPS', 'to_rgb',
            'strict_pillow', 'open_image', 'read_image', 'warp', 'dlib_api', 'find_faces', 'find_landmarks',
-           'similarity', 'anchors', 'FaceCrop', 'choose_face', 'square_matrix', 'crop_face', 'face_report']
+           'similarity', 'transform', 'soft_polygon', 'anchors', 'FaceCrop', 'choose_face', 'square_matrix',
+           'crop_face', 'face_report']
 
 # %% ../../nbs/data/01_faces.ipynb #e6a99bc5
 import contextlib, warnings
@@ -142,6 +143,22 @@ def similarity(points, # (n, 2) in the picture
     a = (dz.conj() @ (w-w.mean()))/(dz.conj() @ dz).real
     b = w.mean()-a*z.mean()
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+def transform(matrix:np.ndarray, # (2, 3)
+              points:np.ndarray # (n, 2)
+             )->np.ndarray: # (n, 2)
+    "Where a matrix moves points."
+    return points@matrix[:, :2].T + matrix[:, 2]
+
+def soft_polygon(outline:np.ndarray, # (n, 2), shares of the side
+                 soft:float, # of its edge, a share of the side
+                 side:int # pixels
+                )->np.ndarray: # float32 (side, side, 1), 1 inside, 0 outside
+    "A polygon with a soft edge."
+    from PIL import Image, ImageDraw, ImageFilter
+    drawn = Image.new("L", (4*side, 4*side))
+    ImageDraw.Draw(drawn).polygon([tuple(p) for p in outline*4*side], fill=255)
+    return np.asarray(drawn.resize((side, side), Image.BOX).filter(ImageFilter.GaussianBlur(soft*side)))[..., None]/np.float32(255)
 
 # %% ../../nbs/data/01_faces.ipynb #478c46e3
 def anchors(landmarks:dict, # from `find_landmarks`

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SMALLEST', 'REACH', 'DROPOUT', 'PUBLISHED', 'with_condition', 'encoder', 'decoder', 'check_input', 'smoothed',
-           'moved', 'Generator', 'save_generator', 'read_metadata', 'check_keys', 'load_generator', 'published_names',
-           'read_checkpoint', 'load_published']
+           'moved', 'difference', 'Generator', 'save_generator', 'read_metadata', 'check_keys', 'load_generator',
+           'published_names', 'read_checkpoint', 'load_published']
 
 # %% ../../nbs/models/01_generator.ipynb #c38e9c57
 import json
@@ -79,6 +79,13 @@ def moved(x:torch.Tensor, # images, (B, 3, H, W)
     at = torch.stack([to_x.expand(h, w), to_y[:, None].expand(h, w)], -1) + 2*movement.to(x.dtype).permute(0, 2, 3, 1)
     return F.grid_sample(x, at, mode="bilinear", padding_mode="border", align_corners=False)
 
+def difference(x:torch.Tensor, # images, (B, 3, H, W)
+               change:torch.Tensor, # (B, 3, H, W), added after the movement
+               movement:torch.Tensor|None # (B, 2, H, W), or nothing moves
+              )->torch.Tensor: # (B, 3, H, W)
+    "What change and movement together add to a picture."
+    return change if movement is None else change + (moved(x, movement) - x)
+
 # %% ../../nbs/models/01_generator.ipynb #5ec7dfb2
 DROPOUT = ("none", "ends", "blocks") # where the generator drops values: nowhere, after its first and last activation, or inside the residual blocks
 
@@ -122,16 +129,19 @@ class Generator(nn.Module):
         made = self.decode[6:](d + h1 if add else d).tanh()
         return (made[:, :3],REACH*smoothed(made[:, 3:].float())) if self.config["moves"] else (made,None)
 
-    def residual(self, x, c, strength:float=1.):
-        "What is added to the input, or is the output where there is no skip, (B, 3, H, W)."
+    def traced(self, x, c, strength:float=1.):
+        "The edited faces and, at this strength, the two `parts` they come from."
+        if strength != 1 and self.config["skip"] != "ultimate": raise FesganError(f"Generator: strength={strength} needs skip='ultimate'; a face that is drawn anew cannot be drawn in part.")
         change,movement = self.parts(x, c)
-        if strength != 1: change = strength*change
-        return change if movement is None else change + (moved(x, movement if strength == 1 else strength*movement) - x)
+        if strength != 1: change,movement = strength*change,None if movement is None else strength*movement
+        added = difference(x, change, movement)
+        return added + x if self.config["skip"] == "ultimate" else added,change,movement
 
-    def forward(self, x, c, strength:float=1.):
-        if self.config["skip"] == "ultimate": return self.residual(x, c, strength) + x
-        if strength != 1: raise FesganError(f"Generator: strength={strength} needs skip='ultimate'; a face that is drawn anew cannot be drawn in part.")
-        return self.residual(x, c)
+    def forward(self, x, c, strength:float=1.): return self.traced(x, c, strength)[0]
+
+    def residual(self, x, c):
+        "What is added to the input, or is the output where there is no skip, (B, 3, H, W)."
+        return difference(x, *self.parts(x, c))
 
     def attention(self, x, c):
         "The attention map of the first SARB, (B, 1, H/4, W/4)."

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..data.batches import Batch
 from ..models.edit import condition
-from ..models.generator import moved
 
 # %% ../../nbs/training/00_losses.ipynb #b07016a1
 def realness(score:Tensor # (B, 1, h, w) output of the critic's source head
@@ -123,10 +122,8 @@ def way(movement:Tensor, # (B, 2, H, W), see `Generator.parts`
 
 def paired_edit(G, batch)->Tensor: # (B, 3, H, W), or (B, 5, H, W) of a generator that moves pixels
     "The faces with the expressions asked for, and beneath them where pixels came from."
-    c = condition(G, batch.target)
-    if not getattr(G, "config", {}).get("moves"): return G(batch.x, c)
-    change,movement = G.parts(batch.x, c)
-    return torch.cat([change + moved(batch.x, movement), movement], 1)
+    faces,_,movement = G.traced(batch.x, condition(G, batch.target))
+    return faces if movement is None else torch.cat([faces, movement], 1)
 
 def paired_terms(G, D, batch, fake)->dict: # as `generator_terms`; `fake` from `paired_edit`
     "The generator's terms where it learns from pairs alone: `pair`, and `way` where pixels move and the batch knows landmarks."
