@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .expressions import EXPRESSIONS
+from .catalog import DATASETS
+from .expressions import AU_COLUMNS, EXPRESSIONS
 from ..files import FesganError, choose
 
 # %% ../../nbs/data/04_batches.ipynb #00335d8f
@@ -80,12 +81,20 @@ class FaceSet:
         index = torch.as_tensor(rows, device=self.images.device)
         return self._each(lambda t: t[index], catalog=self.catalog.iloc[rows].reset_index(drop=True))
 
-    def pairs(self): # int64 (N, 7), -1 where there is none
-        "For each face and each expression the row that shows the same person with that expression (the first, if several do)."
-        table = self.catalog.assign(at=range(len(self)), e=self.labels.tolist())[self.catalog.subject.notna().to_numpy()]
+    @property
+    def still(self): # bool (N,)
+        "Whether head and camera stood still between the pictures of a face's data set, so that pixels can be compared."
+        return self.catalog.dataset.map({k: d.still for k,d in DATASETS.items()}).eq(True).to_numpy()
+
+    def pairs(self, still:bool=False # only of people who stood still
+             ): # int64 (N, 7), -1 where there is none
+        "For each face and each expression the row of its data set that shows the same person with that expression (the strongest, the first if several are); for its own expression itself."
+        usable = self.catalog.subject.notna().to_numpy() & (self.still if still else True)
+        table = self.catalog.assign(at=range(len(self)), e=self.labels.tolist(), weak=-self.catalog.reindex(columns=AU_COLUMNS).sum(axis=1))[usable].sort_values("weak", kind="stable")
         rows = {k: g.drop_duplicates("e").set_index("e")["at"] for k,g in table.groupby(["dataset", "subject"])}
-        found = [rows[k].reindex(range(len(EXPRESSIONS)), fill_value=-1).to_numpy() if k in rows else np.full(len(EXPRESSIONS), -1) for k in zip(self.catalog.dataset, self.catalog.subject)]
-        return torch.tensor(np.stack(found), device=self.labels.device)
+        found = [rows[k].reindex(range(len(EXPRESSIONS)), fill_value=-1).to_numpy() if u else np.full(len(EXPRESSIONS), -1) for u,k in zip(usable, zip(self.catalog.dataset, self.catalog.subject))]
+        found = torch.tensor(np.stack(found), device=self.labels.device)
+        return found.scatter(1, self.labels[:, None], torch.arange(len(self), device=found.device)[:, None])
 
 # %% ../../nbs/data/04_batches.ipynb #4cdb8a60
 def load_faces(folder, # written by `prepare_faces`
@@ -146,7 +155,7 @@ class Batches:
         if domains > 1 and known != domains:
             raise FesganError(f"domains={domains}, but these faces come from {known} data set{'s'*(known != 1)}. Prepare {domains} together, for instance fer2013+ferg.")
         self.faces,self.batch_size,self.flip,self.balance,self.augment = faces,batch_size,flip,balance,augment
-        self.pairs = faces.pairs() if paired else None
+        self.pairs = faces.pairs(still=faces.still.any()) if paired else None
         if paired and not ((self.pairs >= 0).sum(1) > 1).any(): raise FesganError("These faces have no pairs: nobody is shown with two expressions, or nobody knows who is shown. Train without l_pair.")
         self.labels = faces.labels + len(EXPRESSIONS)*faces.domains if domains > 1 else faces.labels
         self.groups = self.labels if balance and domains > 1 else faces.domains if domains > 1 else faces.labels if balance else None # equally often each

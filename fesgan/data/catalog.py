@@ -417,13 +417,15 @@ def counts(catalog # from `read_catalog`
 
 # %% ../../nbs/data/02_catalog.ipynb #55e14a86
 def join_catalogs(*catalogs # from `read_catalog`, of different data sets
-                 )->pd.DataFrame: # one table; people are called "kdef/F01"
+                 )->pd.DataFrame: # one table; people are called "kdef/F01", and "london/001" in what is made of London's pictures, too
     "Put several data sets into one table."
     names = [c.attrs["dataset"] for c in catalogs]
     if len(set(names))<len(names): raise FesganError(f"The data sets to join must differ; given: {', '.join(names)}.")
-    plain = [c.assign(subject=c.dataset+"/"+c.subject) if c.subject.notna().all() else c.copy() for c in catalogs]
+    plain = [c.assign(subject=f"{DATASETS[n].of or n}/"+c.subject) if c.subject.notna().all() else c.copy() for n,c in zip(names, catalogs)]
     for p in plain: p.attrs = {}
     joined = pd.concat(plain, ignore_index=True)
+    twice = joined.groupby("subject").dataset.transform("nunique") > 1 # people of two sets stay on one side
+    joined.loc[twice, "split"] = joined[twice].groupby("subject").split.transform("first")
     joined.attrs.update(dataset="+".join(names), root=None, roots={k:v for c in catalogs for k,v in c.attrs["roots"].items()},
                         excluded=[dict(e, path=f"{n}:{e['path']}") for n,c in zip(names, catalogs) for e in c.attrs["excluded"]],
                         stray=sum(c.attrs["stray"] for c in catalogs), note="; ".join(f"{n}: {c.attrs['note']}" for n,c in zip(names, catalogs)))

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from ..data.batches import FaceSet
-from ..data.expressions import AU_COLUMNS, EXPRESSIONS
+from ..data.expressions import EXPRESSIONS
 from .colour import histogram_distance
 from .identity import compare_identity, encode
 from .recognition import recognise, save_recognition
@@ -51,12 +51,9 @@ def truth_rows(faces:FaceSet, # all test faces
                inputs:FaceSet, # the chosen ones
                pairs:pd.DataFrame # from `edit_pairs`
               )->np.ndarray: # position in `faces` for each pair, -1 where there is no truth
-    "Where the true picture of each edit lies: same person, target expression, rendered."
-    c = faces.catalog.reset_index(drop=True)
-    c = c.assign(total=c.reindex(columns=AU_COLUMNS).sum(axis=1))[c.dataset=="rendered"].sort_values("total", kind="stable") # the strongest comes last and stays
-    known = {(s, e): i for s,e,i in zip(c.subject, c.expression, c.index)}
-    subject = inputs.catalog.subject.to_numpy()
-    return np.array([known.get((subject[i], EXPRESSIONS[t]), -1) for i,t in zip(pairs.i, pairs.target)])
+    "Where the true picture of each edit lies: same person, target expression, and nothing else moved."
+    at = pd.Index(faces.catalog.row).get_indexer(inputs.catalog.row)
+    return faces.pairs(still=True).cpu().numpy()[at[pairs.i], pairs.target]
 
 # %% ../../nbs/evaluation/06_edits.ipynb #e526353c
 def measure_edits(generator, # maps (x, condition) to an edited face
@@ -70,7 +67,7 @@ def measure_edits(generator, # maps (x, condition) to an edited face
     edits = edit_faces(generator, source, in_domain(generator, target, inputs.domains[torch.tensor(pairs.i.to_numpy())]))
     before,after = encode(inputs.images),encode(edits)
     cat = inputs.catalog.iloc[pairs.i].reset_index(drop=True)
-    table = cat[["row", "path", "subject"]].assign(source=cat.expression, target=[EXPRESSIONS[t] for t in pairs.target])
+    table = cat[["row", "path", "dataset", "subject"]].assign(source=cat.expression, target=[EXPRESSIONS[t] for t in pairs.target])
     table = table.join(compare_identity(before[pairs.i.to_numpy()], after))
     if judge is not None:
         read,_ = judge.predict(edits)
