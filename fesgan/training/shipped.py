@@ -17,10 +17,10 @@ from ..models.generator import Generator, load_generator, save_generator
 from .trainer import read_history
 
 # %% ../../nbs/training/03_shipped.ipynb #54490525
-_LONDON = "82 adults of 18 to 54 years, two thirds of them under 30 and two thirds white, from the front, evenly lit: no children, no old people, no shadows"
-LIMITS = dict(rendered="It has seen rendered people, whose skin, hair and wrinkles are simpler than anybody's, with all seven expressions.",
-              london=f"The photographs it has seen show {_LONDON}. They were neutral or smiled; other expressions it knows from elsewhere.",
-              moved=f"The photographs it has seen show {_LONDON}. They were calm; every expression was given to them by one and the same movement, taken from rendered people, with the mouth of one. So it gives everybody the same expression, not their own.")
+LIMITS = [({"rendered"}, "It has seen rendered people, whose skin, hair and wrinkles are simpler than anybody's, with all seven expressions."),
+          ({"london", "moved"}, "The photographs it has seen show 82 adults of 18 to 54 years, two thirds of them under 30 and two thirds white, from the front, evenly lit: no children, no old people, no shadows."),
+          ({"london"}, "In their own photographs these people are calm or smile; other expressions it knows from elsewhere."),
+          ({"moved"}, "To their calm photographs every expression was given by one and the same movement, taken from rendered people, with the mouth of one. So it gives everybody the same expression, not their own.")]
 MEASURED = dict(acd=("average content distance, 0 is the same picture", 3), accuracy=("edits that the judge reads as asked for", 3),
                 psnr=("PSNR against the true face, dB", 1), ssim=("SSIM against the true face", 3), colour=("distance of colours", 3))
 
@@ -45,7 +45,7 @@ def card_text(name:str, # how it is called
         "## Measured, on people it has not seen", "", *(_table(["measure", "mean [95 % interval]", "n"], rows) if rows else ["Not yet."]), "",
         "## For whom it works", "", *(_table(list(card["groups"][0]), [g.values() for g in card["groups"]]) if card.get("groups") else ["Not measured."]), "",
         "`asked for` is what a classifier reads, `distance` dlib's from the input, PSNR is against the true face. Intervals come from drawing people again; groups are small, and where intervals overlap nothing is shown, neither that it is fair nor that it is not.", "",
-        "## Limits", "", *[f"- {LIMITS[s]}" for s in sets if s in LIMITS], *([] if photographs else ["- It has never seen a photograph: on one it changes shades rather than a face."]),
+        "## Limits", "", *[f"- {text}" for of,text in LIMITS if of & {*sets}], *([] if photographs else ["- It has never seen a photograph: on one it changes shades rather than a face."]),
         "- It works on faces seen from the front. The change is made at its own small size and enlarged: fine detail (teeth, single wrinkles) is not drawn, and what was there shines through.",
         "- A network's smile says nothing about what a person feels.", "",
         "## Use and misuse", "", "For research, art and play with pictures of people who agree to it. Not for deceiving, mocking or incriminating anybody, not for judging people by their faces. Files written by `fesgan edit` and the demo say that they were edited; "
