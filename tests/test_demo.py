@@ -29,12 +29,21 @@ def address(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(address, tmp_path_factory):
+def camera(photo, tmp_path_factory):
+    "A film of one picture, for the browser's camera."
+    path = tmp_path_factory.mktemp("camera")/"film.mjpeg"
+    room = Image.new("RGB", (640, 480), "beige"); room.paste(Image.open(photo).resize((480, 480)), (80, 0)); room.save(path, "JPEG", quality=95)
+    path.write_bytes(path.read_bytes()*30)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(address, camera, tmp_path_factory):
     from selenium import webdriver
     options, downloads = webdriver.ChromeOptions(), tmp_path_factory.mktemp("downloads")
     options.binary_location = CHROMIUM
     for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run", "disable-background-networking", "disable-component-update", "disable-sync",
-                 "window-size=1300,1400", "host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", f"user-data-dir={tmp_path_factory.mktemp('profile')}"): options.add_argument(f"--{flag}")
+                 "window-size=1300,1400", "use-fake-ui-for-media-stream", "use-fake-device-for-media-stream", f"use-file-for-fake-video-capture={camera}", "host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", f"user-data-dir={tmp_path_factory.mktemp('profile')}"): options.add_argument(f"--{flag}")
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads), "download.prompt_for_download": False})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     driver.downloads = downloads
@@ -89,6 +98,15 @@ def test_upload_slide_download(browser, address, photo):
     assert changed[200:400, 150:350].mean() > 2*changed[:40].mean()                # the face, and not the wall behind
     told = str(picture.getxmp())
     assert "compositeWithTrainedAlgorithmicMedia" in told and "happy 1" in told    # the mark is on
+
+
+def test_webcam(browser, address):
+    browser.get(address)
+    for part in ("[aria-label='Capture from camera']", "[title='grant webcam access'] button", "[aria-label='capture photo']"): wait(lambda: browser.find_element("css selector", f"#photo {part}")).click()
+    before = wait(lambda: shown(browser))
+    slide(browser, "happy", 1)
+    wait(lambda: (now := shown(browser)) and now != before)
+    assert Image.open(save(browser)).size == (640, 480)
 
 
 def test_a_wall_is_one_sentence(browser, address, tmp_path):
