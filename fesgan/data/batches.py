@@ -96,6 +96,16 @@ class FaceSet:
         found = torch.tensor(np.stack(found), device=self.labels.device)
         return found.scatter(1, self.labels[:, None], torch.arange(len(self), device=found.device)[:, None])
 
+    def partners(self): # as `pairs`
+        "The pairs to learn from: of people who stood still, if there are any."
+        pairs = self.pairs(still=self.still.any())
+        if not ((pairs >= 0).sum(1) > 1).any(): raise FesganError("These faces have no pairs: nobody is shown with two expressions, or nobody knows who is shown. Train without l_pair.")
+        return pairs
+
+    def partnered(self): # a FaceSet
+        "The faces that have partners."
+        return self.take(((self.partners() >= 0).sum(1) > 1).cpu().numpy())
+
 # %% ../../nbs/data/04_batches.ipynb #4cdb8a60
 def load_faces(folder, # written by `prepare_faces`
                split:str=None, # `train`, `test`, or both if not given
@@ -155,8 +165,7 @@ class Batches:
         if domains > 1 and known != domains:
             raise FesganError(f"domains={domains}, but these faces come from {known} data set{'s'*(known != 1)}. Prepare {domains} together, for instance fer2013+ferg.")
         self.faces,self.batch_size,self.flip,self.balance,self.augment = faces,batch_size,flip,balance,augment
-        self.pairs = faces.pairs(still=faces.still.any()) if paired else None
-        if paired and not ((self.pairs >= 0).sum(1) > 1).any(): raise FesganError("These faces have no pairs: nobody is shown with two expressions, or nobody knows who is shown. Train without l_pair.")
+        self.pairs = faces.partners() if paired else None
         self.labels = faces.labels + len(EXPRESSIONS)*faces.domains if domains > 1 else faces.labels
         self.groups = self.labels if balance and domains > 1 else faces.domains if domains > 1 else faces.labels if balance else None # equally often each
         self.rng = torch.Generator(faces.images.device).manual_seed(seed)

@@ -24,7 +24,7 @@ from ..files import FesganError, Progress, atomic, keep_memory
 from ..models.edit import edit_all
 from ..models.generator import save_generator
 from ..provenance import save_provenance
-from .systems import System, as_params, label
+from .systems import PAIRED_OBJECTIVE, System, as_params, label
 
 # %% ../../nbs/training/02_trainer.ipynb #05d40fa4
 def launch(device:str="auto", # `auto`, `cpu`, `cuda`
@@ -382,6 +382,7 @@ def train(system:System, # what to train
           **extra # further plain values for params.yaml, such as the name of the data set
          )->Path: # the run folder
     "Train a system, or go on with a run that was stopped."
+    if system.objective is PAIRED_OBJECTIVE: faces = faces.partnered() # the others would teach nothing
     folder,steps = Path(folder),steps or system.updates(len(faces))
     show = show if show is not None else faces.take(range(min(4, len(faces))))
     with explained(folder, system):
