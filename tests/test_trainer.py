@@ -176,6 +176,15 @@ def test_pairs_are_learned_with_and_without_a_critic(tmp_path):
     with pytest.raises(FesganError, match="no pairs"): train(toy(l_pair=100.), faces(), tmp_path/"none", **STEPS)
 
 
+@pytest.mark.parametrize("name,shown", [("usgan-paired", 14), ("usgan", 28)])
+def test_pairs_alone_need_partners(tmp_path, name, shown):
+    "Two of four people moved their heads: who learns from pairs alone does not see them, a critic's generator does."
+    f = people()
+    f.catalog["dataset"] = ["rendered"]*14 + ["london"]*14
+    run = train(get_system(name, width=8, batch=4, critic_width=8, critic_layers=2, l_pair=100.), f, tmp_path/"run", **STEPS | dict(steps=2))
+    assert yaml.safe_load((run/"params.yaml").read_text())["faces"] == shown
+
+
 def test_a_movement_is_learned_from_landmarks(tmp_path):
     "Landmarks that each expression puts somewhere else; without them there is no such term."
     f = people()
