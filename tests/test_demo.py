@@ -102,7 +102,7 @@ def test_upload_slide_download(browser, address, photo):
 
 def test_webcam(browser, address):
     browser.get(address)
-    for part in ("[aria-label='Capture from camera']", "[title='grant webcam access'] button", "[aria-label='capture photo']"): wait(lambda: browser.find_element("css selector", f"#photo {part}")).click()
+    for part in ("[aria-label='Capture from camera']", "[title='grant webcam access'] button", "[aria-label='capture photo']"): wait(lambda part=part: browser.find_element("css selector", f"#photo {part}")).click()
     before = wait(lambda: shown(browser))
     slide(browser, "happy", 1)
     wait(lambda: (now := shown(browser)) and now != before)

@@ -14,6 +14,7 @@ import yaml
 
 from ..files import FesganError, atomic, choose, sha256, shipped
 from ..models.generator import Generator, load_generator, save_generator
+from .systems import PAIRED_OBJECTIVE, get_system
 from .trainer import read_history
 
 # %% ../../nbs/training/03_shipped.ipynb #54490525
@@ -33,6 +34,7 @@ def card_text(name:str, # how it is called
     from fesgan.data.catalog import DATASETS
     p,facts,metrics = card["params"],card["provenance"],card.get("metrics", {})
     sets = [s for s in p.get("dataset", "").split("+") if s in DATASETS]
+    if get_system(p["system"]).objective is PAIRED_OBJECTIVE and any(DATASETS[s].still for s in sets): sets = [s for s in sets if DATASETS[s].still] # see `FaceSet.partners`
     photographs = any(s != "rendered" for s in sets)
     said = lambda m,digits: f"{m['mean']:.{digits}f}" + (f" [{m['low']:.{digits}f}, {m['high']:.{digits}f}]" if m.get("low") is not None else "") if isinstance(m, dict) else f"{m:.{digits}f}"
     rows = [(title, said(metrics[k], d), metrics[k].get("n", "") if isinstance(metrics[k], dict) else "") for k,(title,d) in MEASURED.items() if metrics.get(k) is not None]
