@@ -22,7 +22,7 @@ from ..files import FesganError, Progress, cache_folder, choose, sha256, shipped
 from .expressions import AU_COLUMNS, CODES, EXPRESSIONS, to_expression
 from .rendered import known_landmarks
 from .transfer import FILE, VERSION, move_people, moved_landmarks
-from .faces import CROPS, OUTCOMES, SUFFIXES, crop_face, read_image, transform
+from .faces import CROPS, OUTCOMES, STILL, SUFFIXES, crop_face, read_image, transform
 
 # %% ../../nbs/data/02_catalog.ipynb #e2b09240
 COLUMNS = ["path", "dataset", "subject", "expression", "angle", "split", *AU_COLUMNS]
@@ -550,7 +550,7 @@ def write_faces(catalog, # from `read_catalog`
     with file.open("wb") as f, Progress(len(catalog), "faces") as progress:
         writer = FaceWriter(f, size)
         for path,name,person in zip(paths, catalog.path, people):
-            still = crop=="rigid" and DATASETS[person[0]].still
+            still = crop in STILL and DATASETS[person[0]].still
             try:
                 if still and person not in places: places[person] = crop_face(read_image(calm.get(person, path)), size, crop).matrix
                 face = crop_face(image := read_image(path), size, crop, matrix=places.get(person)); outcome = reason = face.outcome
