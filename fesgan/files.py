@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'WEIGHTS', 'FesganError', 'choose', 'project', 'shipped', 'cache_folder', 'atomic', 'sha256', 'weights',
-           'keep_memory', 'pick_device', 'duration', 'Progress', 'temporary', 'stranger', 'own_folder', 'parse_yaml',
-           'read_yaml']
+           'keep_memory', 'pick_device', 'duration', 'Progress', 'temporary', 'stranger', 'own_folder', 'writing',
+           'parse_yaml', 'read_yaml']
 
 # %% ../nbs/00_files.ipynb #c8c958e2
 import contextlib, fnmatch, hashlib, os, re, stat, sys, time, urllib.request
@@ -205,6 +205,14 @@ def own_folder(path, # a folder to make, or to make anew
     if other := stranger(path, marks):
         raise FesganError(f"{path} holds other things than {what}, for instance {other!r}; it is left alone. Choose a new folder.")
     return path
+
+# %% ../nbs/00_files.ipynb #01d08e06
+@contextlib.contextmanager
+def writing(path # a file or folder
+           ):
+    "Say in one sentence that a disk is full or read-only."
+    try: yield
+    except OSError as e: raise FesganError(f"{path} cannot be written ({e.strerror or e}). Make room there, or choose another place.") from e
 
 # %% ../nbs/00_files.ipynb #373851cf
 def parse_yaml(text:str, # YAML
