@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['ETHNICITIES', 'SHAPES', 'OUTLINES', 'ASYMMETRIES', 'ENDS', 'HAIR', 'BEARDS', 'BROWS', 'HAIR_COLOURS', 'AGES', 'UNITS',
            'TOGETHER', 'RELAXED', 'POSED', 'DEPTH', 'CHEEK', 'SKIN_HUE', 'TEXELS', 'FACE', 'PARTS', 'CHIN', 'SLACK',
-           'DARKEST', 'LANDMARKS', 'Picture', 'LICENCE', 'STRENGTHS', 'Person', 'Camera', 'two_sided', 'cell',
-           'is_test', 'draw_hair', 'draw_person', 'draw_camera', 'draw_light', 'body_weights', 'face_weights',
+           'DARKEST', 'LANDMARKS', 'Picture', 'LICENCE', 'STRENGTHS', 'RENDERED', 'Person', 'Camera', 'two_sided',
+           'cell', 'is_test', 'draw_hair', 'draw_person', 'draw_camera', 'draw_light', 'body_weights', 'face_weights',
            'expression_aus', 'ridge', 'creases', 'crease_depth', 'texel_points', 'smoothstep', 'beard_map', 'scalp_map',
            'skin_texture', 'paint', 'recolour', 'shells', 'hair_texture', 'clear_of_face', 'eye_texture', 'aim',
            'Scene', 'scene', 'need_vtk', 'check_size', 'render', 'person_landmarks', 'known_landmarks', 'face_mask',
-           'catalog_row', 'person_rows', 'write_picture', 'render_person', 'versions', 'keep_settings', 'render_set']
+           'catalog_row', 'person_rows', 'write_picture', 'render_person', 'versions', 'keep_settings', 'write_tables',
+           'render_set']
 
 # %% ../../nbs/data/03_rendered.ipynb #6e7c25a0
 import csv, functools, json
@@ -19,10 +20,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from ..files import FesganError, Progress, atomic, choose, sha256, shipped
+from ..files import FesganError, Progress, atomic, choose, own_folder, sha256, shipped, writing
 from .expressions import AU_COLUMNS, AUS, EXPRESSIONS
 from .meshes import (Actor, Head, Light, Mesh, assets_folder, fitted, light_received, morph, normals, parts, project, read_head,
-                                read_mesh, read_rgba, shoot, targets_file, towards)
+                                read_mesh, read_rgba, shoot, targets_file, towards, whole)
 
 # %% ../../nbs/data/03_rendered.ipynb #979ae96b
 ETHNICITIES = ("african", "asian", "caucasian")
@@ -278,8 +279,9 @@ def skin_texture(person:Person,
         for e,share in zip(ETHNICITIES, person.ethnicity):
             w = share*max(0, 1-abs(years-age)/23.5)
             if w==0: continue
-            files = sorted(f for f in (root/"skins"/f"{stage}_{e}_{person.gender}"/"textures").glob("*diffuse*.png"))
-            out = out + w*read_rgba(files[person.skin%len(files)])[...,:3]
+            with whole(root/"skins"/f"{stage}_{e}_{person.gender}"/"textures") as folder:
+                files = sorted(folder.glob("*diffuse*.png"))
+                out = out + w*read_rgba(files[person.skin%len(files)])[...,:3]
     out = np.asarray(Image.fromarray(np.clip(out, 0, 255).astype(np.uint8)).resize((TEXELS, TEXELS), Image.BICUBIC)).astype(np.float32)
     grey = out.mean(-1, keepdims=True)
     if grey[FACE].mean() < 110: out = 255*(out/255)**.8 # dark skins a little lighter
@@ -424,7 +426,7 @@ def wear(self:Scene, kind:str, name:str, # the folder in `proxies`
         ):
     "Put on eyes, teeth, tongue, brows, lashes or hair."
     folder = self.root/"proxies"/kind/name
-    mesh,picture = read_mesh(folder/f"{name}.json"),read_rgba(next((folder/"textures").glob("*.png")))
+    mesh,picture = read_mesh(folder/f"{name}.json"),read_rgba(next((folder/"textures").glob("*.png"), folder/"textures"/"*.png"))
     self.clothes[kind] = mesh,Actor(self.renderer, mesh, texture(picture), PARTS.index(part), **look)
 
 @patch
@@ -659,11 +661,29 @@ def versions()->dict:
 
 def keep_settings(path:Path, settings:dict):
     "Remember how a folder is rendered; refuse to go on differently."
-    if path.is_file() and (was := json.loads(path.read_text())) != settings:
+    was = None
+    if path.is_file():
+        try: was = json.loads(path.read_text())
+        except ValueError as e: raise FesganError(f"{path} is damaged ({e}). Name another folder, or delete that one.") from None
+    if was is not None and was != settings:
         raise FesganError(f"{path.parent} was begun with {was}, now it is {settings}. Name another folder, or delete that one.")
     with atomic(path) as tmp: tmp.write_text(json.dumps(settings)+"\n")
 
 # %% ../../nbs/data/03_rendered.ipynb #ed34a4e0
+RENDERED = ("settings.json", "catalog.csv", "LICENSE", "SHA256SUMS", "images/*/*.jpg") # what a folder of rendered faces holds
+
+def write_tables(rows:list, # of the catalog
+                 out:Path # the folder with the pictures
+                )->None:
+    "Catalog, licence and checksums; these are written last."
+    with atomic(out/"catalog.csv") as tmp, tmp.open("w", newline="") as f:
+        table = csv.DictWriter(f, rows[0], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    with atomic(out/"LICENSE") as tmp: tmp.write_text(LICENCE)
+    names = ["LICENSE", "catalog.csv", "settings.json", *(r["path"] for r in rows)]
+    with atomic(out/"SHA256SUMS") as tmp: tmp.write_text("".join(f"{sha256(out/n)}  {n}\n" for n in names))
+
 def render_set(out, # folder for catalog.csv, images/, LICENSE and SHA256SUMS
                n_people:int=144, # 48 is every combination of gender, ethnicity and age once
                size:int=128, # pixels
@@ -675,17 +695,14 @@ def render_set(out, # folder for catalog.csv, images/, LICENSE and SHA256SUMS
     "Render people with all expressions. Stopped at any moment, it goes on where it was."
     check_size(size)
     if 1. not in strengths or not all(0 < s <= 1 for s in strengths): raise FesganError(f"Strengths are {strengths}; they must lie above 0 and up to 1, and 1 must be among them.")
-    out,rows,people,root = Path(out),[],range(seed, seed+n_people),assets_folder(folder)
-    keep_settings(out/"settings.json", dict(size=size, renderer=versions()))
-    with Progress(n_people, "rendering people") as bar, ProcessPoolExecutor(workers) as pool:
-        for some in pool.map(functools.partial(render_person, out=out, strengths=tuple(strengths), size=size, folder=root), people):
-            rows += some
-            bar.update()
-    with atomic(out/"catalog.csv") as tmp, tmp.open("w", newline="") as f:
-        table = csv.DictWriter(f, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    with atomic(out/"LICENSE") as tmp: tmp.write_text(LICENCE)
-    names = ["LICENSE", "catalog.csv", "settings.json", *(r["path"] for r in rows)]
-    with atomic(out/"SHA256SUMS") as tmp: tmp.write_text("".join(f"{sha256(out/n)}  {n}\n" for n in names))
+    root,out = assets_folder(folder),own_folder(out, RENDERED, "rendered faces")
+    one = functools.partial(render_person, out=out, strengths=tuple(strengths), size=size, folder=root)
+    rows,people = [],range(seed, seed+n_people)
+    with writing(out):
+        keep_settings(out/"settings.json", dict(size=size, renderer=versions()))
+        with Progress(n_people, "rendering people") as bar, ProcessPoolExecutor(workers) as pool:
+            for some in pool.map(one, people):
+                rows += some
+                bar.update()
+        write_tables(rows, out)
     return out
