@@ -193,8 +193,9 @@ def own_folder(path, # a folder to make, or to make anew
                what:str # what it is to hold, for the message: "prepared faces"
               )->Path: # absolute; missing, empty, or with nothing but our own files
     "Refuse an output that is no folder, or one that holds anything besides our own files."
+    given = path
     try:
-        given,path = path,Path(path).expanduser().resolve()
+        path = Path(path).expanduser().resolve()
         kind = path.stat().st_mode
     except FileNotFoundError: return path
     except NotADirectoryError: raise FesganError(f"{given} cannot be a folder: it lies below a file. Choose another name for the {what}.") from None
