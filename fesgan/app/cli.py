@@ -265,7 +265,7 @@ def adopt(generator:Annotated[str, Argument(metavar="WEIGHTS", help="generator.s
         run = adopt_callable(generator, out, size, label, replace)
     else:
         if not as_: raise FesganError(f"{generator} needs --as: the system that the weights belong to, for instance --as sargan.")
-        run = adopt_weights(generator, as_, out, size, label, replace, **fields)
+        run = adopt_weights(generator, as_, out, size, label, fields, replace)
     typer.echo(f"The run is in {run}. Next: fesgan evaluate {run} FACES")
 
 # %% ../../nbs/app/01_cli.ipynb #a7646ff4

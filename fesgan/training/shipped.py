@@ -212,9 +212,10 @@ def checked_size(size # pixels a side
 # %% ../../nbs/training/03_shipped.ipynb #e21c6525
 def read_weights(path:Path, # a file of `save_generator`, or a checkpoint of the authors' layout
                  name:str, # the system that it is a generator of
-                 **fields # of the system, where they are not the paper's
+                 fields:dict # of the system, where they are not the paper's
                 ): # the generator, the system
     "Somebody's weights, and the system that they fit."
+    if "name" in fields: raise FesganError(f"name={fields['name']!r} is no field to set; the system is named with --as.")
     if not path.is_file(): raise FesganError(f"{path}: no such file. Name weights, or a function like package.module:name.")
     ours = load_generator(path) if path.suffix == ".safetensors" else None
     known = {k: v for k,v in (ours.config if ours else {}).items() if k != "n_conditions"}
@@ -233,12 +234,12 @@ def adopt_weights(path, # a file of `save_generator`, or a checkpoint of the aut
                   folder, # the run folder to make
                   size:int=None, # pixels a side that it edits; the system's if not given
                   title:str=None, # its name in tables; as the system is called if not given
-                  replace:bool=False, # put it in the place of another run
-                  **fields # of the system, where they are not the paper's: blocks, width ...
+                  fields:dict=None, # of the system, where they are not the paper's: blocks, width ...
+                  replace:bool=False # put it in the place of another run
                  )->Path: # the run folder
     "Make somebody's weights a run."
     path = Path(path)
-    generator,system = read_weights(path, name, **fields)
+    generator,system = read_weights(path, name, fields or {})
     size = checked_size(size or system.image_size)
     with torch.no_grad(): generator(torch.zeros(1, 3, size, size), condition(generator, torch.zeros(1, dtype=torch.int64))) # fits, or explains
     network = {k: v for k,v in as_params(system).items() if k in generator.config}
