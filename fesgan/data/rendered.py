@@ -664,7 +664,8 @@ def keep_settings(path:Path, settings:dict):
     was = None
     if path.is_file():
         try: was = json.loads(path.read_text())
-        except ValueError as e: raise FesganError(f"{path} is damaged ({e}). Name another folder, or delete that one.") from None
+        except ValueError as e:
+            raise FesganError(f"{path} is damaged ({e}). Name another folder, or delete that one.") from None
     if was is not None and was != settings:
         raise FesganError(f"{path.parent} was begun with {was}, now it is {settings}. Name another folder, or delete that one.")
     with atomic(path) as tmp: tmp.write_text(json.dumps(settings)+"\n")

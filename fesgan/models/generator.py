@@ -185,7 +185,8 @@ def read_metadata(path # a file written by `save_generator`
     except Exception as e: raise FesganError(f"{path} is not a safetensors file ({e}). A checkpoint of the authors is read by load_published.") from e
     if "generator" not in metadata: raise FesganError(f"{path} was not written by save_generator: its metadata has no 'generator'.")
     try: return {k: json.loads(v) for k,v in metadata.items()}
-    except (ValueError, RecursionError) as e: raise FesganError(f"{path}: its metadata is damaged ({e}). Get the file again.") from None
+    except (ValueError, RecursionError) as e:
+        raise FesganError(f"{path}: its metadata is damaged ({e}). Get the file again.") from None
 
 # %% ../../nbs/models/01_generator.ipynb #5ffc4e54
 def check_keys(found:dict, # name: tensor, as read
@@ -207,12 +208,18 @@ def checked_config(config, # constructor arguments, as somebody's file says
                   )->dict: # `config`
     "Look at a stranger's numbers before a network of that size is built."
     kinds = {k: p.annotation for k,p in inspect.signature(Generator).parameters.items()}
-    if not isinstance(config, dict): raise FesganError(f"{path}: its generator is {config!r}, not a set of arguments. Get the file again.")
-    if unknown := sorted(config.keys()-kinds): raise FesganError(f"{path}: its generator needs another version of fesgan (unknown: {', '.join(unknown)}).")
+    if not isinstance(config, dict):
+        raise FesganError(f"{path}: its generator is {config!r}, not a set of arguments. Get the file again.")
+    if unknown := sorted(config.keys()-kinds):
+        raise FesganError(f"{path}: its generator needs another version of fesgan (unknown: {', '.join(unknown)}).")
     for k,v in config.items():
-        if type(v) is not kinds[k]: raise FesganError(f"{path}: {k}={v!r} is not of the type {kinds[k].__name__}. Get the file again.")
-        if kinds[k] is int and not 1 <= v <= MOST: raise FesganError(f"{path}: {k}={v} is out of range; 1 to {MOST} are allowed.")
-    if config.get("blocks", 1) > tensors: raise FesganError(f"{path}: blocks={config['blocks']}, but the file holds {tensors} tensors. Get the file again.")
+        if type(v) is not kinds[k]:
+            raise FesganError(f"{path}: {k}={v!r} is not of the type {kinds[k].__name__}. Get the file again.")
+        if kinds[k] is int and not 1 <= v <= MOST:
+            raise FesganError(f"{path}: {k}={v} is out of range; 1 to {MOST} are allowed.")
+    if config.get("blocks", 1) > tensors:
+        raise FesganError(f"{path}: blocks={config['blocks']}, but the file holds {tensors} tensors. Get the file "
+                          "again.")
     return config
 
 def real_weights(state:dict, # name: tensor
@@ -220,10 +227,13 @@ def real_weights(state:dict, # name: tensor
                 )->dict: # the same as float32, in memory of their own
     "Weights are real, finite numbers."
     for k,v in state.items():
-        if v.layout != torch.strided or not v.is_floating_point(): raise FesganError(f"{what}: {k} holds numbers of the type {v.dtype}; weights are real numbers.")
+        if v.layout != torch.strided or not v.is_floating_point():
+            raise FesganError(f"{what}: {k} holds numbers of the type {v.dtype}; weights are real numbers.")
     state = {k: v.to(torch.float32, copy=True) for k,v in state.items()}
     bad = [k for k,v in state.items() if not torch.isfinite(v).all()]
-    if bad: raise FesganError(f"{what}: {', '.join(bad[:3])} {'holds' if len(bad) == 1 else 'hold'} NaN or infinity; the training behind it failed.")
+    if bad:
+        raise FesganError(f"{what}: {', '.join(bad[:3])} {'holds' if len(bad) == 1 else 'hold'} NaN or infinity; the "
+                          "training behind it failed.")
     return state
 
 def load_generator(path # a file written by `save_generator`

@@ -104,7 +104,9 @@ def shipped_card(name:str # one of `list_shipped()`
     "What is known about a shipped generator; its checksum is verified."
     path = shipped("models", f"{choose(name, list_shipped(), 'shipped generator')}.safetensors")
     card = read_yaml(path.with_suffix(".yaml"))
-    if sha256(path) != card.get("sha256"): raise FesganError(f"{path} is not the file its card describes (SHA-256 differs). Restore both with git checkout.")
+    if sha256(path) != card.get("sha256"):
+        raise FesganError(f"{path} is not the file its card describes (SHA-256 differs). Restore both with git "
+                          "checkout.")
     return card
 
 # %% ../../nbs/training/03_shipped.ipynb #06f74d07
@@ -136,7 +138,8 @@ def generator_file(folder # a run folder
     "The file that a run's generator is read from."
     found = [path for name in ("generator.safetensors", "generator.json") if (path := Path(folder)/name).is_file()]
     if not found:
-        raise FesganError(f"{folder} holds no generator.safetensors: the run is not there or not finished. Train it with `fesgan train`, or bring your own with `fesgan adopt`.")
+        raise FesganError(f"{folder} holds no generator.safetensors: the run is not there or not finished. Train it "
+                          "with `fesgan train`, or bring your own with `fesgan adopt`.")
     return found[0]
 
 # %% ../../nbs/training/03_shipped.ipynb #6e9e2518
@@ -152,9 +155,12 @@ def find_callable(name:str # like "package.module:name"
         found = importlib.import_module(module)
         for part in path.split("."): found = getattr(found, part)
     except Exception as e: # an import runs somebody's code
-        raise FesganError(f"{name} cannot be imported ({type(e).__name__}: {e}). Start fesgan where `python -c 'import {module}'` works.") from e
+        raise FesganError(f"{name} cannot be imported ({type(e).__name__}: {e}). Start fesgan where `python -c 'import "
+                          f"{module}'` works.") from e
     finally: sys.path.remove(here)
-    if inspect.isclass(found) or not callable(found): raise FesganError(f"{name} is a {type(found).__name__}; it must be a function of a batch of faces and one of conditions.")
+    if inspect.isclass(found) or not callable(found):
+        raise FesganError(f"{name} is a {type(found).__name__}; it must be a function of a batch of faces and one of "
+                          "conditions.")
     return found
 
 class Adopted(torch.nn.Module):
@@ -167,10 +173,13 @@ class Adopted(torch.nn.Module):
 
     def forward(self, x, c):
         try: y = self.function(x, c)
-        except Exception as e: raise FesganError(f"{self.name} failed on faces {tuple(x.shape)} and conditions {tuple(c.shape)} ({type(e).__name__}: {e}).") from e
+        except Exception as e:
+            raise FesganError(f"{self.name} failed on faces {tuple(x.shape)} and conditions {tuple(c.shape)} "
+                              f"({type(e).__name__}: {e}).") from e
         if not isinstance(y, torch.Tensor) or y.shape != x.shape or not y.is_floating_point():
             said = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, torch.Tensor) else type(y).__name__
-            raise FesganError(f"{self.name} gave {said} for faces {tuple(x.shape)}; it must give faces of that shape, floats in [-1, 1].")
+            raise FesganError(f"{self.name} gave {said} for faces {tuple(x.shape)}; it must give faces of that shape, "
+                              "floats in [-1, 1].")
         if not torch.isfinite(y).all(): raise FesganError(f"{self.name} gave NaN or infinity.")
         return y
 
@@ -181,8 +190,10 @@ def load_run(folder # a run folder
     path = generator_file(folder)
     if path.suffix == ".safetensors": return load_generator(path)
     try: name = json.loads(path.read_text())["callable"]
-    except (OSError, ValueError, LookupError, TypeError) as e: raise FesganError(f"{path} is damaged ({e}). Adopt the function again.") from None
-    if not re.fullmatch(CALLABLE, str(name)): raise FesganError(f"{path}: {name!r} is not like package.module:name. Adopt the function again.")
+    except (OSError, ValueError, LookupError, TypeError) as e:
+        raise FesganError(f"{path} is damaged ({e}). Adopt the function again.") from None
+    if not re.fullmatch(CALLABLE, str(name)):
+        raise FesganError(f"{path}: {name!r} is not like package.module:name. Adopt the function again.")
     return Adopted(find_callable(name), name).eval()
 
 # %% ../../nbs/training/03_shipped.ipynb #eb061b4f
@@ -196,7 +207,9 @@ def lay_out(folder, # the run folder to make
     if folder.is_dir() and any(folder.iterdir()):
         same = (folder/"params.yaml").is_file() and read_yaml(folder/"params.yaml") == params
         if same and any((folder/f"generator.{e}").is_file() for e in ("safetensors", "json")): return folder
-        if not replace: raise FesganError(f"{folder} holds another run. Choose another folder, or say --replace (replace=True) to put this one in its place.")
+        if not replace:
+            raise FesganError(f"{folder} holds another run. Choose another folder, or say --replace (replace=True) to "
+                              "put this one in its place.")
     with making(folder) as tmp:
         write(tmp)
         (tmp/"params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -206,7 +219,8 @@ def lay_out(folder, # the run folder to make
 def checked_size(size # pixels a side
                 )->int:
     "A size that faces are prepared at."
-    if type(size) is not int or not 8 <= size <= 1024: raise FesganError(f"size is {size!r}; it must be a whole number from 8 to 1024 pixels.")
+    if type(size) is not int or not 8 <= size <= 1024:
+        raise FesganError(f"size is {size!r}; it must be a whole number from 8 to 1024 pixels.")
     return size
 
 # %% ../../nbs/training/03_shipped.ipynb #e21c6525
@@ -215,8 +229,10 @@ def read_weights(path:Path, # a file of `save_generator`, or a checkpoint of the
                  fields:dict # of the system, where they are not the paper's
                 ): # the generator, the system
     "Somebody's weights, and the system that they fit."
-    if "name" in fields: raise FesganError(f"name={fields['name']!r} is no field to set; the system is named with --as.")
-    if not path.is_file(): raise FesganError(f"{path}: no such file. Name weights, or a function like package.module:name.")
+    if "name" in fields:
+        raise FesganError(f"name={fields['name']!r} is no field to set; the system is named with --as.")
+    if not path.is_file():
+        raise FesganError(f"{path}: no such file. Name weights, or a function like package.module:name.")
     ours = load_generator(path) if path.suffix == ".safetensors" else None
     known = {k: v for k,v in (ours.config if ours else {}).items() if k != "n_conditions"}
     system = get_system(name, **known | fields)
@@ -226,7 +242,8 @@ def read_weights(path:Path, # a file of `save_generator`, or a checkpoint of the
     generator = ours or load_published(name, path, **wanted)
     differs = [f"{k} is {v!r}, not {wanted[k]!r}" for k,v in generator.config.items() if k in wanted and v != wanted[k]]
     if differs: raise FesganError(f"{path} does not fit --set: {'; '.join(differs)}.")
-    if (n := generator.config["n_conditions"]) != len(EXPRESSIONS): raise FesganError(f"{path} knows {n} expressions; {len(EXPRESSIONS)} are evaluated: {', '.join(EXPRESSIONS)}.")
+    if (n := generator.config["n_conditions"]) != len(EXPRESSIONS):
+        raise FesganError(f"{path} knows {n} expressions; {len(EXPRESSIONS)} are evaluated: {', '.join(EXPRESSIONS)}.")
     return generator,system
 
 def adopt_weights(path, # a file of `save_generator`, or a checkpoint of the authors' layout
