@@ -199,7 +199,8 @@ def own_folder(path, # a folder to make, or to make anew
         kind = path.stat().st_mode
     except FileNotFoundError: return path
     except NotADirectoryError:
-        raise FesganError(f"{given} cannot be a folder: it lies below a file. Choose another name for the {what}.") from None
+        raise FesganError(f"{given} cannot be a folder: it lies below a file. "
+                          f"Choose another name for the {what}.") from None
     except (OSError, RuntimeError, ValueError) as e: # too long, a ring of links, a zero byte
         raise FesganError(f"{str(given)[:100]!r} cannot be a folder ({getattr(e, 'strerror', None) or e}). Choose "
                           f"another name for the {what}.") from None
@@ -218,7 +219,8 @@ def writing(path # a file or folder
     "Say in one sentence that a disk is full or read-only."
     try: yield
     except OSError as e:
-        raise FesganError(f"{path} cannot be written ({e.strerror or e}). Make room there, or choose another place.") from e
+        raise FesganError(f"{path} cannot be written ({e.strerror or e}). "
+                          "Make room there, or choose another place.") from e
 
 # %% ../nbs/00_files.ipynb #373851cf
 def parse_yaml(text:str, # YAML
@@ -238,6 +240,7 @@ def parse_yaml(text:str, # YAML
         raise FesganError(f"{source} is not readable as YAML ({' '.join(str(e).split())[:200]}). Mend it, or make it "
                           "anew.") from None
 
+# %% ../nbs/00_files.ipynb #6547421f
 def read_yaml(path # a file such as params.yaml
              )->dict: # field: value
     "The fields of a YAML file."

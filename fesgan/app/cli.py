@@ -79,7 +79,7 @@ def prepare(dataset:Annotated[str, Argument(help="kdef, rafd, cfee, fer2013, lon
             split:Annotated[str, Option(help="subject (no person in both parts) or image (as the papers). FER2013 keeps its own.")]="subject",
             test_share:Annotated[float, Option(help="Share of people or images for the test, 0 to 1, without 1.")]=0.1,
             seed:Annotated[int, Option(help="Which people or images are the test. 0 or above.")]=0,
-            replace:Annotated[bool, Option("--replace", help="Put the faces in the place of a set that was made from something else.")]=False):
+            replace:Annotated[bool, Option("--replace", help="Replace a set that was made from something else.")]=False):
     """Read a data set, crop its faces and store them once, ready for training.
 
     \b
@@ -217,7 +217,7 @@ def evaluate(run:Annotated[Path, Argument(help="A run folder, made by `fesgan tr
     typer.echo(f"Written: {run/'metrics.json'}, {run/'edits.csv'}" + (f", {run/'recognition.npz'}" if judge else ""))
 
 # %% ../../nbs/app/01_cli.ipynb #b32cc6ea
-EVALUATED = ("metrics.json", "edits.csv", "references.csv", "recognition.npz") # what an evaluation writes into a run folder
+EVALUATED = ("metrics.json", "edits.csv", "references.csv", "recognition.npz") # written by an evaluation
 
 def _run_facts(run):
     "A run's parameters, if it can be evaluated."
@@ -234,6 +234,7 @@ def _run_facts(run):
             raise FesganError(f"{run/name} is no regular file and is left alone. Move it away.")
     return params
 
+# %% ../../nbs/app/01_cli.ipynb #193194e2
 def _metric_lines(metrics):
     "One line a metric."
     for name,m in metrics.items():
@@ -244,12 +245,18 @@ def _metric_lines(metrics):
 
 # %% ../../nbs/app/01_cli.ipynb #958aa933
 @app.command()
-def adopt(generator:Annotated[str, Argument(metavar="WEIGHTS", help="generator.safetensors of ours, a checkpoint of the authors' repositories (.ckpt, .pth, .pt: the generator's state_dict), or package.module:callable, any function (x, condition) -> y on floats in [-1, 1].")],
+def adopt(generator:Annotated[str, Argument(metavar="WEIGHTS", help="A generator.safetensors of ours; a checkpoint of the "
+              "authors' repositories (.ckpt, .pth, .pt: the generator's state_dict); or package.module:callable, "
+              "any function (x, condition) -> y on floats in [-1, 1].")],
           out:Annotated[Path, Option("--out", "-o", help="The run folder to make. Required.")]=...,
-          as_:Annotated[str | None, Option("--as", metavar="SYSTEM", help="For weights: the system that they belong to, as in `fesgan systems`: usgan, sargan, stargan.")]=None,
-          size:Annotated[int | None, Option(help="Side of the faces that it edits, 8 to 1024 pixels. Default for weights: the system's. Required for a callable.")]=None,
-          label:Annotated[str | None, Option(help="Its name in tables. Default for weights: the system's. Required for a callable.")]=None,
-          set_:Annotated[list[str] | None, Option("--set", metavar="FIELD=VALUE", help="For weights: a field in which the network differs from the paper's, such as blocks=6 or width=32; may be repeated.")]=None,
+          as_:Annotated[str | None, Option("--as", metavar="SYSTEM", help="For weights: the system that they belong to, "
+              "as in `fesgan systems`: usgan, sargan, stargan.")]=None,
+          size:Annotated[int | None, Option(help="Side of the faces that it edits, 8 to 1024 pixels. "
+              "Default for weights: the system's. Required for a callable.")]=None,
+          label:Annotated[str | None, Option(help="Its name in tables. "
+              "Default for weights: the system's. Required for a callable.")]=None,
+          set_:Annotated[list[str] | None, Option("--set", metavar="FIELD=VALUE", help="For weights: a field in which the "
+              "network differs from the paper's, such as blocks=6 or width=32; may be repeated.")]=None,
           replace:Annotated[bool, Option("--replace", help="Put it in the place of another run.")]=False):
     """Make a run folder of a generator that was trained elsewhere, to be evaluated like any other.
 
@@ -358,7 +365,9 @@ def models(name:Annotated[str | None, Argument(help="One of them: its whole card
     if name: typer.echo(card_text(name, shipped_card(name))); raise typer.Exit()
     for name in list_shipped():
         p = shipped_card(name)["params"] # verifies
-        typer.echo(f"{name:<14}{p['label']}: {p['image_size']}x{p['image_size']}, width {p['width']}, {p['steps']:,} updates on {p['faces']:,} faces of {'+'.join(seen_sets(p)) or 'unknown'}, file verified")
+        seen = f"{p['faces']:,} faces of {'+'.join(seen_sets(p)) or 'unknown'}"
+        size = f"{p['image_size']}x{p['image_size']}, width {p['width']}"
+        typer.echo(f"{name:<14}{p['label']}: {size}, {p['steps']:,} updates on {seen}, file verified")
 
 # %% ../../nbs/app/01_cli.ipynb #27959079
 @app.command()

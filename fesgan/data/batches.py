@@ -151,7 +151,7 @@ class Batches:
     def __init__(self, faces:FaceSet, # the training faces
                  batch_size:int, # faces a batch
                  seed:int=0, # of everything drawn here
-                 flip:bool=True, # mirror half of the faces (as the public codes of US-GAN and SARGAN do; the papers do not say it)
+                 flip:bool=True, # mirror half of the faces (as the public codes do; the papers do not say it)
                  balance:bool=False, # each expression equally often, instead of each face
                  domains:int=1, # data sets learned together: each equally often, and named in the labels; 1: however many there are, they are one
                  paired:bool=False, # show the same person with the expression asked for, too, where the set knows it

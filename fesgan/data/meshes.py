@@ -100,7 +100,8 @@ def read_mesh(path:Path, # a model's json
     if above is not None: f = f[(points[f[:,:4],1] > above).all(1)]
     with whole(path):
         pairs,inverse = np.unique(np.stack([f[:,:4], f[:,4:8]], -1).reshape(-1, 2), axis=0, return_inverse=True)
-        fit = tuple(np.array(j[k], dtype=t) for k,t in (("ref_vIdxs",int), ("weights",float), ("offsets",float))) if "ref_vIdxs" in j else None
+        kinds = dict(ref_vIdxs=int, weights=float, offsets=float) if "ref_vIdxs" in j else {}
+        fit = tuple(np.array(j[k], dtype=t) for k,t in kinds.items()) or None
         return Mesh(points, pairs[:,0], np.array(j["uvs"][0]).reshape(-1, 2)[pairs[:,1]], inverse.reshape(-1, 4), fit)
 
 # %% ../../nbs/data/02a_meshes.ipynb #7df9cdc8

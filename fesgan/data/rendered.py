@@ -426,8 +426,8 @@ def wear(self:Scene, kind:str, name:str, # the folder in `proxies`
         ):
     "Put on eyes, teeth, tongue, brows, lashes or hair."
     folder = self.root/"proxies"/kind/name
-    mesh,picture = read_mesh(folder/f"{name}.json"),read_rgba(next((folder/"textures").glob("*.png"), folder/"textures"/"*.png"))
-    self.clothes[kind] = mesh,Actor(self.renderer, mesh, texture(picture), PARTS.index(part), **look)
+    mesh,picture = read_mesh(folder/f"{name}.json"),next((folder/"textures").glob("*.png"), folder/"textures"/"*.png")
+    self.clothes[kind] = mesh,Actor(self.renderer, mesh, texture(read_rgba(picture)), PARTS.index(part), **look)
 
 @patch
 def dress(self:Scene):
@@ -671,7 +671,7 @@ def keep_settings(path:Path, settings:dict):
     with atomic(path) as tmp: tmp.write_text(json.dumps(settings)+"\n")
 
 # %% ../../nbs/data/03_rendered.ipynb #ed34a4e0
-RENDERED = ("settings.json", "catalog.csv", "LICENSE", "SHA256SUMS", "images/*/*.jpg") # what a folder of rendered faces holds
+RENDERED = ("settings.json", "catalog.csv", "LICENSE", "SHA256SUMS", "images/*/*.jpg") # in a folder of rendered faces
 
 def write_tables(rows:list, # of the catalog
                  out:Path # the folder with the pictures
@@ -685,6 +685,7 @@ def write_tables(rows:list, # of the catalog
     names = ["LICENSE", "catalog.csv", "settings.json", *(r["path"] for r in rows)]
     with atomic(out/"SHA256SUMS") as tmp: tmp.write_text("".join(f"{sha256(out/n)}  {n}\n" for n in names))
 
+# %% ../../nbs/data/03_rendered.ipynb #4b162674
 def render_set(out, # folder for catalog.csv, images/, LICENSE and SHA256SUMS
                n_people:int=144, # 48 is every combination of gender, ethnicity and age once
                size:int=128, # pixels
@@ -695,7 +696,8 @@ def render_set(out, # folder for catalog.csv, images/, LICENSE and SHA256SUMS
               )->Path: # `out`; SHA256SUMS is written last
     "Render people with all expressions. Stopped at any moment, it goes on where it was."
     check_size(size)
-    if 1. not in strengths or not all(0 < s <= 1 for s in strengths): raise FesganError(f"Strengths are {strengths}; they must lie above 0 and up to 1, and 1 must be among them.")
+    if 1. not in strengths or not all(0 < s <= 1 for s in strengths):
+        raise FesganError(f"Strengths are {strengths}; they must lie above 0 and up to 1, and 1 must be among them.")
     root,out = assets_folder(folder),own_folder(out, RENDERED, "rendered faces")
     one = functools.partial(render_person, out=out, strengths=tuple(strengths), size=size, folder=root)
     rows,people = [],range(seed, seed+n_people)

@@ -222,6 +222,7 @@ def checked_config(config, # constructor arguments, as somebody's file says
                           "again.")
     return config
 
+# %% ../../nbs/models/01_generator.ipynb #01a6c65c
 def real_weights(state:dict, # name: tensor
                  what # the file or network, for the message
                 )->dict: # the same as float32, in memory of their own
@@ -236,6 +237,7 @@ def real_weights(state:dict, # name: tensor
                           "training behind it failed.")
     return state
 
+# %% ../../nbs/models/01_generator.ipynb #b61f14d9
 def load_generator(path # a file written by `save_generator`
                   )->Generator: # float32, on the CPU, in evaluation mode
     "Rebuild a generator from its file: as shapes without memory first, compared, then filled."
@@ -247,12 +249,16 @@ def load_generator(path # a file written by `save_generator`
     return G.eval()
 
 # %% ../../nbs/models/01_generator.ipynb #aa8c38d7
-PUBLISHED = {"usgan": dict(block="residual", blocks=1, skip="ultimate"), "sargan": dict(block="sarb", blocks=1, skip="ultimate"),
-             "stargan": dict(block="residual", blocks=6, skip="none")} # name: arguments of `Generator`
-SARB_UNITS = {"conv1": "feature.{}", "conv2": "feature.{}", "att_func.b1_2": "attention.skip1.{}", "att_func.b2_2": "attention.down1.{}",
-              "att_func.b1_1": "attention.skip2.{}", "att_func.b2_1": "attention.down2.{}", "att_func.b2_plus_1": "attention.innermost.{}",
-              "att_func.b3_1": "attention.up2.{}", "att_func.b3_2": "attention.up1.{}"} # the authors' names inside a SARB: ours
+PUBLISHED = { # name: arguments of `Generator`
+    "usgan": dict(block="residual", blocks=1, skip="ultimate"),
+    "sargan": dict(block="sarb", blocks=1, skip="ultimate"),
+    "stargan": dict(block="residual", blocks=6, skip="none")}
+SARB_UNITS = { # the authors' names inside a SARB: ours
+    "conv1": "feature.{}", "conv2": "feature.{}", "att_func.b2_plus_1": "attention.innermost.{}",
+    "att_func.b1_2": "attention.skip1.{}", "att_func.b2_2": "attention.down1.{}", "att_func.b3_2": "attention.up1.{}",
+    "att_func.b1_1": "attention.skip2.{}", "att_func.b2_1": "attention.down2.{}", "att_func.b3_1": "attention.up2.{}"}
 
+# %% ../../nbs/models/01_generator.ipynb #1f655378
 def published_names(name:str, # a key of `PUBLISHED`
                     blocks:int=None # at the bottleneck; as published if not given
                    )->dict: # the authors' name of each weight: ours
@@ -294,7 +300,7 @@ def read_checkpoint(path # a `.ckpt`, `.pth` or `.pt` file, or a state dict
 def load_published(name:str, # a key of `PUBLISHED`
                    path_or_state_dict, # a checkpoint saved by the authors' code
                    n_conditions:int=7, # expressions it was trained with
-                   **fields # further arguments of `Generator`, such as blocks and width, where they are not the published ones
+                   **fields # further arguments of `Generator`: blocks, width ..., where they are not as published
                   )->Generator: # in evaluation mode
     "A generator with the authors' weights."
     where = f"{name} from {'a state dict' if isinstance(path_or_state_dict, dict) else path_or_state_dict}"
