@@ -433,7 +433,7 @@ def test_prepare_without_any_face(tmp_path, mine):
 def test_prepare_skips_and_renews(tmp_path, mine):
     out = tmp_path/"deep"/"out"
     def stamp(**kw):
-        prepare_faces(read_catalog("folder", mine), out, **(dict(size=24, crop="whole")|kw))
+        prepare_faces(read_catalog("folder", mine), out, replace=True, **(dict(size=24, crop="whole")|kw))
         return (out/"prepare.json").stat().st_mtime_ns
     first = stamp()
     assert stamp() == first
@@ -457,7 +457,7 @@ def test_interrupted_prepare_leaves_the_old_folder(tmp_path, mine, monkeypatch):
     before = tree(out)
     def stop(*a, **kw): raise KeyboardInterrupt
     monkeypatch.setattr(module, "crop_face", stop)
-    with pytest.raises(KeyboardInterrupt): prepare_faces(read_catalog("folder", mine), out, 16, "whole")
+    with pytest.raises(KeyboardInterrupt): prepare_faces(read_catalog("folder", mine), out, 16, "whole", replace=True)
     assert tree(out) == before and sorted(p.name for p in tmp_path.iterdir()) == ["mine", "out"]
 
 
@@ -465,7 +465,7 @@ def test_prepare_spares_other_files(tmp_path, mine):
     (tmp_path/"thesis").mkdir()
     (tmp_path/"thesis"/"chapter.tex").write_text("years of work")
     for out in (tmp_path/"thesis", tmp_path/"thesis"/"chapter.tex"):
-        with pytest.raises(FesganError, match="other things than prepared faces"): prepare_faces(read_catalog("folder", mine), out, 24, "whole")
+        with pytest.raises(FesganError, match="left alone"): prepare_faces(read_catalog("folder", mine), out, 24, "whole")
     assert (tmp_path/"thesis"/"chapter.tex").read_text() == "years of work"
 
 
@@ -479,4 +479,4 @@ def test_read_prepared_checks(tmp_path, mine):
     with pytest.raises(FesganError, match="no prepared faces"): read_prepared(tmp_path)
     out = prepare_faces(read_catalog("folder", mine), tmp_path/"out", 24, "whole")
     pd.read_csv(out/"catalog.csv").iloc[:3].to_csv(out/"catalog.csv", index=False)
-    with pytest.raises(FesganError, match="8 faces but 3 rows"): read_prepared(out)
+    with pytest.raises(FesganError, match="catalog.csv was changed after it was prepared"): read_prepared(out)

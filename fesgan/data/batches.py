@@ -6,7 +6,6 @@
 __all__ = ['to_float', 'to_uint8', 'one_hot', 'FaceSet', 'load_faces', 'resized', 'Batch', 'Batches']
 
 # %% ../../nbs/data/04_batches.ipynb #b379e200
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .catalog import DATASETS
+from .catalog import DATASETS, read_prepared
 from .expressions import AU_COLUMNS, EXPRESSIONS
 from ..files import FesganError, choose
 
@@ -113,12 +112,10 @@ def load_faces(folder, # written by `prepare_faces`
                size:int=None, # resize to size x size pixels if the set was prepared larger
               )->FaceSet:
     "Load a prepared set, or one split of it, onto the device."
-    folder = Path(folder)
-    if not (folder/"prepare.json").is_file(): raise FesganError(f"{folder} holds no prepared faces (no prepare.json); run `fesgan prepare` or prepare_faces first.")
-    facts = json.loads((folder/"prepare.json").read_text())
-    catalog = pd.read_csv(folder/"catalog.csv", dtype={"subject": str}).rename_axis("row").reset_index()
+    folder,(stored,catalog,facts) = Path(folder),read_prepared(folder)
+    catalog = catalog.rename_axis("row").reset_index()
     catalog["domain"] = catalog.dataset.map(facts["dataset"].split("+").index)
-    images = torch.from_numpy(np.load(folder/"faces.npy")).permute(0, 3, 1, 2).contiguous().to(device)
+    images = torch.from_numpy(np.array(stored)).permute(0, 3, 1, 2).contiguous().to(device)
     labels = torch.tensor([EXPRESSIONS.index(e) for e in catalog.expression], device=device)
     landmarks = torch.from_numpy(np.load(folder/"landmarks.npy")).to(device) if (folder/"landmarks.npy").is_file() else None
     faces = FaceSet(images, labels, catalog, facts["data_hash"], facts["crop"], landmarks)
@@ -154,7 +151,7 @@ class Batches:
     def __init__(self, faces:FaceSet, # the training faces
                  batch_size:int, # faces a batch
                  seed:int=0, # of everything drawn here
-                 flip:bool=True, # mirror half of the faces (HFlip, as all the papers)
+                 flip:bool=True, # mirror half of the faces (as the public codes do; the papers do not say it)
                  balance:bool=False, # each expression equally often, instead of each face
                  domains:int=1, # data sets learned together: each equally often, and named in the labels; 1: however many there are, they are one
                  paired:bool=False, # show the same person with the expression asked for, too, where the set knows it

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MARKS', 'LIPS', 'INNER', 'VERSION', 'ROOM', 'SIDE', 'area', 'PEOPLE', 'MOUTH', 'FILE', 'to_marks', 'by_part', 'head',
            'hairline', 'centres', 'flow', 'sample', 'skin_level', 'face_area', 'Movement', 'watch', 'mean_movement',
-           'save_movement', 'load_movement', 'move', 'move_people', 'moved_landmarks']
+           'save_movement', 'load_movement', 'move', 'square_face', 'move_people', 'moved_landmarks']
 
 # %% ../../nbs/data/03a_transfer.ipynb #0e7a3646
 import dataclasses, functools
@@ -17,7 +17,7 @@ import numpy as np
 from .expressions import EXPRESSIONS
 from .faces import TEMPLATES, anchors, choose_face, find_faces, find_landmarks, read_image, similarity, soft_polygon, transform, warp
 from .rendered import Camera, Light, draw_person, expression_aus, is_test, render
-from ..files import Progress, atomic, choose, shipped
+from ..files import FesganError, Progress, atomic, choose, shipped
 
 # %% ../../nbs/data/03a_transfer.ipynb #d8f8a4af
 MARKS = dict(chin=range(17), left_eyebrow=range(17, 22), right_eyebrow=range(22, 27), nose_bridge=range(27, 31), nose_tip=range(31, 36), left_eye=range(36, 42), right_eye=range(42, 48),
@@ -164,6 +164,16 @@ def move(image:np.ndarray, # uint8 (SIDE, SIDE, 3), a calm face in the unit squa
     return (sample(face, flow(marks, there))*ratio*(1-hole) + mouth*hole).round().clip(0, 255).astype(np.uint8)
 
 # %% ../../nbs/data/03a_transfer.ipynb #785f7c6c
+def square_face(path:Path # a photograph
+               )->tuple: # the face in the unit square, uint8 (SIDE, SIDE, 3); its landmarks there, (68, 2)
+    "Find the one face of a photograph, or say why there is none."
+    image = read_image(path)
+    boxes = find_faces(image)
+    if (outcome := choose_face(boxes)) != "ok": raise FesganError(outcome)
+    marks = to_marks(find_landmarks(image, boxes[0]))
+    m = head(marks)
+    return warp(image, m*SIDE, SIDE),transform(m, marks)
+
 def move_people(calm:dict, # name -> picture of a calm face
                 out # folder to make: <expression>/<name>.jpg
                )->list: # of those left out: {path, reason}
@@ -175,13 +185,9 @@ def move_people(calm:dict, # name -> picture of a calm face
         for name,path in calm.items():
             files = {e: out/e/f"{name}.jpg" for e in EXPRESSIONS}
             if not all(f.is_file() for f in files.values()):
-                image = read_image(path)
-                boxes = find_faces(image)
-                if (outcome := choose_face(boxes)) != "ok": bad.append(dict(path=str(path), reason=outcome))
+                try: square,at = square_face(path)
+                except FesganError as e: bad.append(dict(path=path.name, reason=str(e).replace(str(path), path.name)))
                 else:
-                    marks = to_marks(find_landmarks(image, boxes[0]))
-                    m = head(marks)
-                    square,at = warp(image, m*SIDE, SIDE),transform(m, marks)
                     with atomic(out/"landmarks"/f"{name}.npy") as tmp, open(tmp, "wb") as f: np.save(f, at + (v.marks-v.calm))
                     for e,f in files.items():
                         with atomic(f) as tmp: Image.fromarray(square if e == "neutral" else move(square, at, e)).save(tmp, "JPEG", quality=95, subsampling=0)
