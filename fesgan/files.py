@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'WEIGHTS', 'FesganError', 'choose', 'project', 'shipped', 'cache_folder', 'atomic', 'sha256', 'weights',
-           'keep_memory', 'pick_device', 'duration', 'Progress']
+           'keep_memory', 'pick_device', 'duration', 'Progress', 'new_file']
 
 # %% ../nbs/00_files.ipynb #c8c958e2
-import contextlib, hashlib, os, sys, time, urllib.request
+import contextlib, hashlib, os, stat, sys, time, urllib.request
 from pathlib import Path
 
 # %% ../nbs/00_files.ipynb #47282a20
@@ -57,7 +57,7 @@ def atomic(path # the file's final name
     "Write a file under a temporary name and rename it when the block ends well."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    tmp = path.with_name(f".{path.stem[:50]}.{os.getpid()}{path.suffix}")
     try:
         yield tmp
         os.replace(tmp, path)
@@ -159,3 +159,22 @@ class Progress:
     def __enter__(self): return self
     def __exit__(self, *exc):
         if self.bar is not None: self.bar.close()
+
+# %% ../nbs/00_files.ipynb #fc030da4
+def new_file(path, # where a file shall be written
+             never=() # files that must stay as they are, under whatever name
+            )->Path: # the same, fit for `atomic`
+    "A path that is free, or holds a regular file that may be replaced."
+    path,short = Path(path),str(path) if len(str(path)) < 80 else f"{str(path)[:40]}...{str(path)[-30:]}"
+    above = next(p for p in Path(os.path.abspath(path)).parents if os.path.lexists(p))
+    if not above.is_dir(): raise FesganError(f"{short}: {above} is no folder. Choose another place.")
+    try: there = path.stat().st_mode
+    except FileNotFoundError: return path
+    except OSError as e: raise FesganError(f"{short} cannot be written to ({e.strerror}). Choose another name.") from e
+    if stat.S_ISDIR(there): raise FesganError(f"{short or path.absolute()} is a folder; name a file.")
+    if not stat.S_ISREG(there): raise FesganError(f"{short} is a device or a pipe, no file. Choose another name.")
+    for kept in never:
+        if os.path.exists(kept) and os.path.samefile(path, kept):
+            raise FesganError(f"{short} is {kept} itself, which must stay as it is. Choose another name.")
+    return path
+
