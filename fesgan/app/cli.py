@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'Commands', 'main', 'systems', 'prepare', 'render', 'read_fields', 'train', 'bench', 'evaluate', 'read_to',
-           'edit', 'models', 'demo', 'export', 'report_command', 'report', 'study']
+           'named', 'distinct', 'fitting', 'edit', 'models', 'demo', 'export', 'report_command', 'report', 'study']
 
 # %% ../../nbs/app/01_cli.ipynb #a4aaba94
-import os, subprocess, sys
+import contextlib, os, subprocess, sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from typer import Argument, Option
 
 import fesgan
 from .study import (check_sweep, find_cluster, find_profile, job_environment, read_cluster, read_profile, repository, run_study, settings, unlock)
-from ..files import MODEL, FesganError, choose, pick_device
+from ..files import MODEL, FesganError, choose, new_file, pick_device
 
 # %% ../../nbs/app/01_cli.ipynb #66fe6b2f
 class Commands(typer.core.TyperGroup):
@@ -234,30 +234,70 @@ def read_to(text:str # "happy", or "happy:0.7,surprised:0.3"
     try: return {e.strip(): float(s) for e,s in (part.split(":") for part in text.split(","))}
     except ValueError: raise FesganError(f"--to {text!r} is neither an expression nor a blend like happy:0.7,surprised:0.3.") from None
 
+
+# %% ../../nbs/app/01_cli.ipynb #c5e7d20f
+def named(text:str # what was typed for a file or a folder
+         )->Path:
+    "A path, if anything was typed: an empty one would mean the folder you are in."
+    if not text.strip(): raise typer.BadParameter("is empty. Name a file or a folder.")
+    return Path(text)
+
+def distinct(sources:list, # files
+             end # function: file -> the ending of its edited copy
+            )->dict: # file -> name of its copy
+    "Names for copies in one folder: a photo's own, and where two would be alike, with the ending that told them apart."
+    from itertools import count
+    names,taken = {},set()
+    for p in sorted(sources, key=lambda p: p.suffix != end(p)): # who keeps the whole name comes first
+        kind = p.suffix[1:]
+        more = (rest for n in count(1) for rest in ([end(p), f"-{kind}{end(p)}"] if n == 1 else [f"-{kind}-{n}{end(p)}"]))
+        names[p] = next(name for rest in more if (name := fitting(p.stem, rest)).lower() not in taken)
+        taken.add(names[p].lower())
+    return names
+
+def fitting(stem:str, # of a file's name
+            rest:str # what comes behind it
+           )->str: # at most 255 bytes, as disks allow
+    "A file name whose stem is cut if need be."
+    return stem.encode()[:255-len(rest.encode())].decode(errors="ignore") + rest
+
+
+# %% ../../nbs/app/01_cli.ipynb #dbf96a6a
 def _photos(photo, out, ending):
-    "Pairs of input and output."
+    "Pairs of input and output, all of which may be written."
     from fesgan.app.edit import HEIC, SAVED
     from fesgan.data.faces import SUFFIXES
     end = lambda p: ending or (p.suffix if p.suffix.lower() in SAVED else ".png")
-    if not photo.is_dir():
-        out = out or Path(f"{photo.stem}-edited{end(photo)}")
-        pairs = [(photo, out/f"{photo.stem}-edited{end(photo)}" if out.is_dir() else out)]
+    if os.path.isdir(photo): pairs = _folder(photo, out, end, (*SUFFIXES, *HEIC), (*SAVED, ".gif"))
+    elif not os.path.isfile(photo): raise FesganError(f"{photo}: there is no such picture.")
     else:
-        found = sorted(p for p in photo.iterdir() if p.suffix.lower() in (*SUFFIXES, *HEIC))
-        if not found: raise FesganError(f"{photo} holds no pictures.")
-        out = out or photo.with_name(f"{photo.name}-edited")
-        if out.suffix or out.is_file(): raise FesganError(f"{photo} is a folder, so -o must name a folder; {out} is none.")
-        pairs = [(p, out/f"{p.stem}{end(p)}") for p in found]
-    for source,target in pairs:
-        if source.absolute() == target.absolute(): raise FesganError(f"{target} is the photo itself; choose another name with -o.")
+        name = fitting(photo.stem, f"-edited{end(photo)}")
+        pairs = [(photo, Path(name) if out is None else out/name if os.path.isdir(out) else out)]
+    known = {_file(p): p for p,_ in pairs}
+    for _,target in pairs: new_file(target, never=[p for p in [known.get(_file(target))] if p])
     return pairs
+
+def _file(path): # which file it is, under whatever name; nothing if there is none
+    with contextlib.suppress(OSError): return (s := os.stat(path)).st_dev,s.st_ino
+
+def _folder(photo, out, end, read, saved):
+    "Pairs of input and output of a folder of photos."
+    found = sorted(p for p in photo.iterdir() if p.suffix.lower() in read)
+    if not found: raise FesganError(f"{photo} holds no pictures.")
+    here = Path(os.path.abspath(photo))
+    if out is None and not here.name: raise FesganError(f"{photo} has no name; say with -o where the edited pictures go.")
+    out = out or here.with_name(fitting(here.name, "-edited"))
+    if os.path.lexists(out) and not os.path.isdir(out) or out.suffix.lower() in saved and not os.path.isdir(out):
+        raise FesganError(f"{photo} is a folder, so -o must name a folder; {out} is none.")
+    return [(p, out/name) for p,name in distinct(found, end).items()]
+
 
 # %% ../../nbs/app/01_cli.ipynb #45d9e25e
 @app.command()
-def edit(photo:Annotated[Path, Argument(help="A photo (JPEG, PNG, WebP, TIFF, HEIC with fesgan[heic]), or a folder of photos.")],
+def edit(photo:Annotated[Path, Argument(parser=named, help="A photo (JPEG, PNG, WebP, TIFF, HEIC with fesgan[heic]), or a folder of photos.")],
          to:Annotated[str, Option(help="The expression: afraid, angry, disgusted, happy, neutral, sad, surprised; or a blend, like happy:0.7,surprised:0.3.")]="happy",
          strength:Annotated[float, Option(help="How much: from 0 (nothing) over 1 (the whole edit) to 1.5.")]=1.,
-         out:Annotated[Path | None, Option("--out", "-o", help="File to write; its ending says the format. For a folder of photos: a folder. Default: <name>-edited beside you.")]=None,
+         out:Annotated[Path | None, Option("--out", "-o", parser=named, metavar="PATH", help="File to write; its ending says the format. For a folder of photos: a folder. Default: <name>-edited beside you.")]=None,
          face:Annotated[list[int] | None, Option(help="Edit only this face, counted from the left, from 1 on; several times for several. Default: all faces.", min=1)]=None,
          model:Annotated[str, Option(help="A generator that ships (see `fesgan models`), or a run folder of yours.")]=MODEL,
          all_:Annotated[bool, Option("--all", help="A sheet: the largest face as it is and with all seven expressions.")]=False,
@@ -280,7 +320,7 @@ def edit(photo:Annotated[Path, Argument(help="A photo (JPEG, PNG, WebP, TIFF, HE
     if all_ and gif: raise FesganError("--all and --gif are two different pictures; ask for one of them.")
     pairs,editor = _photos(photo, out, ".png" if all_ else ".gif" if gif else None),Editor(model, pick_device(device))
     about = f"Expression edited with fesgan ({editor.label}): {'all seven' if all_ else to}, strength {strength:g}."
-    lost = []
+    lost,notes = [],[]
     with Progress(len(pairs), "photos") as progress:
         for source,target in pairs:
             try:
@@ -288,11 +328,14 @@ def edit(photo:Annotated[Path, Argument(help="A photo (JPEG, PNG, WebP, TIFF, HE
                 spots = choose_spots(find_spots(p), face, source)
                 if all_: save_photo(p.bare(), sheet(p, editor, strength, spots=spots), target, about, mark)
                 elif gif: save_gif(sweep(p, editor, shares, strength, spots=spots), target, about, mark)
-                else: save_photo(p, editor.edit(p, shares, strength, spots), target, about, mark)
+                else:
+                    save_photo(p, editor.edit(p, shares, strength, spots), target, about, mark)
+                    notes += p.lost
             except FesganError as e:
                 if len(pairs) == 1: raise
                 lost.append(str(e))
             progress.update()
+    for e in notes: typer.echo(f"note: {e}", err=True)
     for e in lost: typer.echo(f"left out: {e}", err=True)
     if len(lost) == len(pairs): raise FesganError(f"None of the {len(pairs)} pictures could be edited.")
     typer.echo(f"Written: {pairs[0][1] if len(pairs) == 1 else f'{len(pairs)-len(lost)} photos in {pairs[0][1].parent}'}")
