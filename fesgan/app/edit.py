@@ -155,18 +155,25 @@ def find_spots(photo:Photo, # from `read_photo`
         if max(whole) > max(whole[0], 0)+TURNED:
             how = "upside down" if whole.index(max(whole)) == 2 else "on its side"
             raise FesganError(f"The face in {photo.name} is {how}. Turn the picture upright first.")
-    if not boxes: raise FesganError(f"No face was found in {photo.name}. It takes a face seen from the front, not covered, and at least {min_face:.0f} pixels high; crop the picture around it or take another one.")
+    if not boxes:
+        raise FesganError(f"No face was found in {photo.name}. It takes a face seen from the front, not covered, and "
+                          f"at least {min_face:.0f} pixels high; crop the picture around it or take another one.")
     large = [b for b in boxes if b[3]-b[1] >= min_face]
-    if not large: raise FesganError(f"The largest face in {photo.name} is {boxes[0][3]-boxes[0][1]:.0f} pixels high; at least {min_face:.0f} are needed. Take a larger version of the picture.")
+    if not large:
+        raise FesganError(f"The largest face in {photo.name} is {boxes[0][3]-boxes[0][1]:.0f} pixels high; "
+                          f"at least {min_face:.0f} are needed. Take a larger version of the picture.")
     return [Spot(find_landmarks(photo.pixels, b), b) for b in sorted(large)]
 
+
+# %% ../../nbs/app/02_edit.ipynb #47408c77
 def choose_spots(spots:list, # from `find_spots`
                  numbers, # of the faces, counted from the left, from 1 on; none: all of them
                  name:str # of the photo, for the message
                 )->list: # Spot
     "The faces that are meant."
     for n in numbers or ():
-        if not 1 <= n <= len(spots): raise FesganError(f"{name} shows {len(spots)} face{'s'*(len(spots) != 1)}; there is no face {n}.")
+        if not 1 <= n <= len(spots):
+            raise FesganError(f"{name} shows {len(spots)} face{'s'*(len(spots) != 1)}; there is no face {n}.")
     return [spots[n-1] for n in numbers] if numbers else spots
 
 # %% ../../nbs/app/02_edit.ipynb #12456a38
@@ -229,14 +236,20 @@ def load_model(name # a generator that ships (`fesgan models` lists them), or a 
     if not (folder := Path(name)).is_dir():
         params = shipped_card(name)["params"] # after the file is verified
         return load_generator(shipped("models", f"{name}.safetensors")),params
-    if not (folder/"generator.safetensors").is_file(): raise FesganError(f"{folder} holds no generator.safetensors; name a run folder that was trained to its end.")
-    return load_generator(folder/"generator.safetensors"),read_params(folder)
+    for file in ("generator.safetensors", "params.yaml"):
+        if not (folder/file).is_file(): raise FesganError(f"{folder} holds no {file}; name a run folder that was trained to its end.")
+    params = read_params(folder)
+    if type(size := params.get("image_size")) is not int or not 8 <= size <= 1024:
+        raise FesganError(f"{folder/'params.yaml'}: image_size is {size!r}; it must be a whole number of pixels, 8 to 1024, as the run was trained.")
+    return load_generator(folder/"generator.safetensors"),params
 
 def alignment(params:dict # of a generator
              )->str: # a key of `TEMPLATES`
     "How a face is brought to a generator: as it was for training; whole pictures were drawn around eyes and mouth."
     return params["crop"] if params.get("crop") in TEMPLATES else "landmarks"
 
+
+# %% ../../nbs/app/02_edit.ipynb #600a0079
 class Editor:
     "Gives the faces of a photo other expressions."
     def __init__(self, model:str=MODEL, # see `load_model`
