@@ -7,7 +7,7 @@ __all__ = ['app', 'Commands', 'main', 'systems', 'prepare', 'render', 'read_fiel
            'named', 'distinct', 'fitting', 'edit', 'models', 'demo', 'export', 'report_command', 'report', 'study']
 
 # %% ../../nbs/app/01_cli.ipynb #a4aaba94
-import contextlib, os, subprocess, sys
+import contextlib, os, subprocess, sys, time
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +15,7 @@ import typer
 from typer import Argument, Option
 
 import fesgan
-from .study import (check_sweep, find_cluster, find_profile, job_environment, read_cluster, read_profile, repository, run_study, settings, unlock)
+from .study import (caught, check_sweep, find_cluster, find_profile, job_environment, read_cluster, read_profile, repository, run_study, settings, unlock)
 from ..files import MODEL, FesganError, choose, new_file, pick_device
 
 # %% ../../nbs/app/01_cli.ipynb #66fe6b2f
@@ -369,11 +369,11 @@ def demo(model:Annotated[str, Option(help="A generator that ships (see `fesgan m
 
     It listens on 127.0.0.1 only and keeps nothing. Ctrl-C ends it."""
     from fesgan.app.demo import demo_page, serve
-    page = demo_page(model, pick_device(device))
-    address = serve(page, port, browser)
-    typer.echo(f"The page: {address} (Ctrl-C ends it)")
-    try: page.block_thread()
-    except KeyboardInterrupt: pass
+    with caught() as asked: # every way to end it takes the pictures away
+        served = serve(demo_page(model, pick_device(device)), port, browser)
+        typer.echo(f"The page: {served.address} (Ctrl-C ends it)")
+        while not asked and served.thread.is_alive(): time.sleep(.1)
+        served.close()
 
 # %% ../../nbs/app/01_cli.ipynb #f07e81c5
 @app.command()
