@@ -277,3 +277,24 @@ def test_an_edit_of_nothing_is_exact(tmp_path):
         made, photo = Image.open(tmp_path/"out.png"), read_photo(source)
         assert (np.asarray(made.convert("RGB")) == photo.pixels).all()
         if photo.alpha is not None: assert (np.asarray(made.getchannel("A")) == photo.alpha).all()
+
+
+# ---- export
+
+@pytest.mark.parametrize("out,says", {"folder.onnx": "is a folder", "null.onnx": "a device or a pipe", "pipe.onnx": "a device or a pipe", "model.onnx": "must stay as it is",
+                                      "photos/one.jpg/out.onnx": "is no folder", "n"*300+".onnx": "name too long", "out.jpg": "must end in .onnx"}.items())
+def test_an_export_that_goes_nowhere(place, out, says):
+    run = place/"run"; run.mkdir()
+    (run/"generator.safetensors").write_bytes(shipped("models", "usgan.safetensors").read_bytes())
+    (place/"folder.onnx").mkdir(); os.mkfifo(place/"pipe.onnx")
+    (place/"null.onnx").symlink_to("/dev/null"); (place/"model.onnx").symlink_to(run/"generator.safetensors")
+    before = listed(place)
+    fails("export", place/out, "--model", run, says=says)
+    assert listed(place) == before
+
+
+def test_an_export_to_a_full_disk(place):
+    pytest.importorskip("onnxruntime"); pytest.importorskip("onnxscript")
+    before = listed(place)
+    with full_disk(5000): fails("export", place/"out.onnx", "--model", "usgan", says="out.onnx could not be written (File too large)")
+    assert listed(place) == before
