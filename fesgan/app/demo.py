@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIMIT', 'PIXELS', 'KEPT', 'OWN', 'INTRO', 'remembered', 'mixed', 'alive', 'make_room', 'forget', 'foreign',
-           'too_large', 'guarded', 'gradio', 'preview', 'told', 'edited', 'demo_page', 'Served', 'serve']
+           'too_large', 'closed', 'counted', 'guarded', 'gradio', 'preview', 'told', 'edited', 'asked', 'answered',
+           'demo_page', 'Served', 'serve']
 
 # %% ../../nbs/app/04_demo.ipynb #8445c02a
 import atexit, os, re, shutil, socket, tempfile, threading, time
@@ -35,6 +36,8 @@ def remembered(editor:Editor, # which works
         return photo,spots,changes
     return known
 
+
+# %% ../../nbs/app/04_demo.ipynb #73073743
 def mixed(known, # from `remembered`
           path, # of the upload
           strengths, # one for each of EXPRESSIONS
@@ -67,7 +70,8 @@ def make_room()->Path: # an empty folder, for this process's eyes only
     "Where pictures lie until the program ends; what killed programs have left is taken away."
     for left in Path(tempfile.gettempdir()).glob("fesgan-demo-*"):
         owner = re.match(r"fesgan-demo-(\d+)-", left.name)
-        if owner and not alive(int(owner[1])) and left.lstat().st_uid == os.getuid(): shutil.rmtree(left, ignore_errors=True)
+        ours = owner and left.lstat().st_uid == os.getuid()
+        if ours and not alive(int(owner[1])): shutil.rmtree(left, ignore_errors=True)
     room = Path(tempfile.mkdtemp(prefix=f"fesgan-demo-{os.getpid()}-"))
     atexit.register(shutil.rmtree, room, ignore_errors=True)
     return room
@@ -76,7 +80,8 @@ def forget(room:Path, # of the pictures
            age:float=KEPT # seconds
           )->None:
     "Delete the pictures that are older."
-    for file in [p for p in room.rglob("*") if p.is_file() and time.time()-p.stat().st_mtime > age]: file.unlink(missing_ok=True)
+    old = lambda p: p.is_file() and time.time()-p.stat().st_mtime > age
+    for file in [p for p in room.rglob("*") if old(p)]: file.unlink(missing_ok=True)
 
 
 # %% ../../nbs/app/04_demo.ipynb #10cc6f85
@@ -106,35 +111,53 @@ def too_large(limit:int # bytes of a request
     from starlette.exceptions import HTTPException
     from starlette.formparsers import MultiPartException
     class TooLarge(HTTPException, MultiPartException): pass
-    why = TooLarge(413, f"A request has a maximum allowed size of {limit:,} bytes: one picture at a time, at most {LIMIT/1e6:.0f} MB.")
+    why = TooLarge(413, f"A request has a maximum allowed size of {limit:,} bytes: "
+                        f"one picture at a time, at most {LIMIT/1e6:.0f} MB.")
     why.message = why.detail
     return why
 
+
+# %% ../../nbs/app/04_demo.ipynb #df11161f
+def closed(send # of an ASGI application
+          ): # the same
+    "Send answers with `OWN` headers, and none that let other pages read them."
+    kept = lambda name: not name.startswith("access-control-") and name not in OWN
+    async def marked(message):
+        if message["type"].endswith("response.start"):
+            theirs = [(k, v) for k,v in message.get("headers", []) if kept(k.lower().decode())]
+            message = message | dict(headers=theirs+[(k.encode(), v.encode()) for k,v in OWN.items()])
+        await send(message)
+    return marked
+
+def counted(receive, # of an ASGI application
+            limit:int # bytes of a request
+           ): # the same
+    "Receive no more than the limit."
+    read = 0
+    async def more():
+        nonlocal read
+        read += len((message := await receive()).get("body", b""))
+        if read > limit: raise too_large(limit)
+        return message
+    return more
+
+
+# %% ../../nbs/app/04_demo.ipynb #9c40b895
 def guarded(app, # an ASGI application
             limit:int=LIMIT+100_000 # bytes of a request: a picture and its wrapping
            ): # an ASGI application
     "The same, for its own page only."
     from starlette.datastructures import Headers
     from starlette.responses import PlainTextResponse
-    replaced,ours = lambda name: name.startswith("access-control-") or name in OWN,[(k.encode(), v.encode()) for k,v in OWN.items()]
     async def answer(scope, receive, send):
         if scope["type"] not in ("http", "websocket"): return await app(scope, receive, send)
-        headers,method,read = Headers(scope=scope),scope.get("method", "GET"),0
-        async def marked(message):
-            if message["type"].endswith("response.start"):
-                message = message | dict(headers=[(k, v) for k,v in message.get("headers", []) if not replaced(k.lower().decode())] + ours)
-            await send(message)
-        async def counted():
-            nonlocal read
-            read += len((message := await receive()).get("body", b""))
-            if read > limit: raise too_large(limit)
-            return message
-        refuse = lambda status, why: PlainTextResponse(why, status)(scope, receive, marked)
-        if why := foreign(method, scope["path"], headers.items()):
-            return await (refuse(403, why) if scope["type"] == "http" else send(dict(type="websocket.close", code=1008)))
+        headers,page,send = Headers(scope=scope),scope["type"] == "http",closed(send)
+        why = foreign(scope.get("method", "GET"), scope["path"], headers.items())
+        if why and not page: return await send(dict(type="websocket.close", code=1008))
+        if why: return await PlainTextResponse(why, 403)(scope, receive, send)
         size = headers.get("content-length", "0")
-        if not size.isdecimal() or int(size) > limit: return await refuse(413, too_large(limit).detail)
-        await app(scope, counted, marked)
+        if size.isdecimal() and int(size) <= limit: return await app(scope, counted(receive, limit), send)
+        await PlainTextResponse(too_large(limit).detail, 413)(scope, receive, send)
     return answer
 
 
@@ -143,7 +166,8 @@ def gradio():
     "The module `gradio`, imported when first needed; it sends nothing home."
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try: import gradio as gr
-    except ImportError as e: raise FesganError(f"The demo needs one package more ({e}): pip install 'fesgan[demo]'.") from e
+    except ImportError as e:
+        raise FesganError(f"The demo needs one package more ({e}): pip install 'fesgan[demo]'.") from e
     return gr
 
 def preview(pixels, # uint8 (H, W, 3)
@@ -162,7 +186,8 @@ def told(why, # an error, or text
          room # where pictures lie
         )->str:
     "A sentence for the visitor, without paths."
-    text = str(why) if not isinstance(why, OSError) else f"The edited picture could not be written ({why.strerror or why})."
+    text = str(why)
+    if isinstance(why, OSError): text = f"The edited picture could not be written ({why.strerror or why})."
     return re.sub(rf"{re.escape(str(room))}\S*/", "", text.replace(str(upload), "The upload"))
 
 def edited(editor, known, path, strengths, face:int, mark:str, room:Path # see `demo_page`, `remembered` and `mixed`
@@ -178,8 +203,31 @@ def edited(editor, known, path, strengths, face:int, mark:str, room:Path # see `
 
 # %% ../../nbs/app/04_demo.ipynb #6e08c14b
 INTRO = """# Another expression
-Upload a photo or take one, then move the sliders. Edit pictures of people who agree to it; what you download says that it was edited."""
+Upload a photo or take one, then move the sliders. Edit pictures of people who agree to it; what you download says
+that it was edited."""
 
+def asked(model:str # which is chosen at first
+         ): # Gradio's photo, model, mark and face, and a slider for each expression
+    "The left side of the page."
+    gr = gradio()
+    photo = gr.Image(label="Photo", type="filepath", image_mode=None, sources=["upload", "webcam"], height=260,
+                     elem_id="photo")
+    photo.preprocess = lambda upload: upload and upload.path # `read_photo` says better what is wrong with it
+    sliders = [gr.Slider(*STRENGTHS, 0, step=.05, label=e, elem_id=f"slider-{e}") for e in EXPRESSIONS]
+    with gr.Accordion("More", open=False):
+        name = gr.Dropdown([model]+[m for m in list_shipped() if m != model], value=model, label="Model")
+        face = gr.Number(0, label="Face, counted from the left; 0: all", precision=0, minimum=0)
+        mark = gr.Radio(list(MARKS), value=MARKS[0], label="Mark of the download: in its metadata, visible, or none")
+    return photo,name,mark,face,*sliders
+
+def answered(): # Gradio's before and after, a text, and a button
+    "The right side of the page."
+    gr = gradio()
+    view = gr.ImageSlider(label="Before and after", type="numpy", interactive=False, max_height=700, elem_id="view")
+    return view,gr.Markdown(elem_id="said"),gr.DownloadButton("Download", interactive=False, elem_id="save")
+
+
+# %% ../../nbs/app/04_demo.ipynb #cd1d7290
 def demo_page(model:str=MODEL, # a generator that ships, or a run folder
               device="cpu", # where it works
               folder=None # where uploads and downloads lie while the page runs; a temporary folder if not given
@@ -195,31 +243,20 @@ def demo_page(model:str=MODEL, # a generator that ships, or a run folder
 
     def show(path, name, mark, face, *strengths):
         if not path: return None,None,gr.DownloadButton(interactive=False)
-        try:
-            pictures,notes,out = edited(*editor(name), path, strengths, int(face or 0), mark, room)
-            return pictures,notes,gr.DownloadButton(value=str(out), interactive=True)
-        except (FesganError, OSError) as why: return None,f"**{told(why, path, room)}**",gr.DownloadButton(interactive=False)
+        try: pictures,notes,out = edited(*editor(name), path, strengths, int(face or 0), mark, room)
+        except (FesganError, OSError) as why:
+            return None,f"**{told(why, path, room)}**",gr.DownloadButton(interactive=False)
+        return pictures,notes,gr.DownloadButton(value=str(out), interactive=True)
 
     with gr.Blocks(title="fesgan: edit a photo", analytics_enabled=False, delete_cache=(600, KEPT)) as page:
         gr.Markdown(INTRO)
         with gr.Row():
-            with gr.Column(scale=1):
-                photo = gr.Image(label="Photo", type="filepath", image_mode=None, sources=["upload", "webcam"], height=260, elem_id="photo")
-                photo.preprocess = lambda upload: upload and upload.path # we read it ourselves, and say what is wrong with it
-                sliders = [gr.Slider(*STRENGTHS, 0, step=.05, label=e, elem_id=f"slider-{e}") for e in EXPRESSIONS]
-                with gr.Accordion("More", open=False):
-                    name = gr.Dropdown([model]+[m for m in list_shipped() if m != model], value=model, label="Model")
-                    face = gr.Number(0, label="Face, counted from the left; 0: all", precision=0, minimum=0)
-                    mark = gr.Radio(list(MARKS), value=MARKS[0], label="Mark of the download: in the metadata, visible too, or none")
-            with gr.Column(scale=2):
-                view = gr.ImageSlider(label="Before and after", type="numpy", interactive=False, max_height=700, elem_id="view")
-                said = gr.Markdown(elem_id="said")
-                save = gr.DownloadButton("Download", interactive=False, elem_id="save")
-        asks = dict(fn=show, inputs=[photo, name, mark, face, *sliders], outputs=[view, said, save], show_progress="minimal",
-                    concurrency_limit=1, concurrency_id="editor", api_visibility="private")
-        photo.change(**asks)
+            with gr.Column(scale=1): inputs = photo,name,mark,face,*sliders = asked(model)
+            with gr.Column(scale=2): outputs = answered()
+        asks = dict(fn=show, inputs=list(inputs), outputs=list(outputs), show_progress="minimal", concurrency_limit=1,
+                    concurrency_id="editor", api_visibility="private")
+        for moved in (photo, name, mark, face): moved.change(**asks)
         for s in sliders: s.release(**asks)
-        for c in (name, mark, face): c.change(**asks)
     page.room = room
     return page
 
@@ -232,10 +269,11 @@ class Served:
                 ):
         import uvicorn
         from fastapi import FastAPI
-        app = gradio().mount_gradio_app(FastAPI(openapi_url=None), page, path="/", show_error=False, max_file_size=LIMIT,
-                                        footer_links=[], ssr_mode=False, enable_monitoring=False)
+        app = gradio().mount_gradio_app(FastAPI(openapi_url=None), page, path="/", show_error=False, footer_links=[],
+                                        max_file_size=LIMIT, ssr_mode=False, enable_monitoring=False)
         self.page,self.address,self.over = page,f"http://127.0.0.1:{door.getsockname()[1]}/",threading.Event()
-        self.server = uvicorn.Server(uvicorn.Config(guarded(app), log_level="warning", server_header=False, timeout_graceful_shutdown=1))
+        quiet = dict(log_level="warning", server_header=False, timeout_graceful_shutdown=1)
+        self.server = uvicorn.Server(uvicorn.Config(guarded(app), **quiet))
         self.thread = threading.Thread(target=self.server.run, args=([door],), daemon=True)
         self.thread.start()
         threading.Thread(target=self.tidy, daemon=True).start()
@@ -252,6 +290,8 @@ class Served:
         self.thread.join(10)
         shutil.rmtree(self.page.room, ignore_errors=True)
 
+
+# %% ../../nbs/app/04_demo.ipynb #16e307f7
 def serve(page, # from `demo_page`
           port:int=7860, # of the loopback address; any free one if 0
           inbrowser:bool=False # open it
@@ -259,7 +299,8 @@ def serve(page, # from `demo_page`
     "Run the page until it is closed or the program ends."
     import webbrowser
     try: door = socket.create_server(("127.0.0.1", port))
-    except OSError as e: raise FesganError(f"Port {port} is taken. Choose another one with --port, or 0 for any.") from e
+    except OSError as e:
+        raise FesganError(f"Port {port} is taken. Choose another one with --port, or 0 for any.") from e
     served = Served(page, door)
     if inbrowser: webbrowser.open(served.address)
     return served

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from ..data.batches import to_float
 from ..data.expressions import EXPRESSIONS
-from ..data.faces import MAX_PIXELS, MIN_FACE, TEMPLATES, anchors, dlib_api, find_faces, find_landmarks, open_image, similarity, soft_polygon, to_rgb, transform, warp
+from ..data.faces import (MAX_PIXELS, MIN_FACE, TEMPLATES, anchors, dlib_api, find_faces, find_landmarks,
+                               open_image, similarity, soft_polygon, to_rgb, transform, warp)
 from ..files import MODEL, FesganError, atomic, choose, new_file, shipped
 from ..models.edit import condition, evaluating
 
@@ -34,12 +35,13 @@ class Photo:
     kept: dict = field(default_factory=dict) # what else goes along: xmp, dpi, text (of a PNG), comment, iptc
     lost: list = field(default_factory=list) # what an edited copy cannot keep, in sentences
 
-    def bare(self): return Photo(self.pixels, None, self.icc, None, self.name) # for pictures that show something else than the file
+    def bare(self): # for pictures that show something else than the file
+        return Photo(self.pixels, None, self.icc, None, self.name)
 
 
 # %% ../../nbs/app/02_edit.ipynb #b858a2be
-LAYOUT = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 284, 288, 289, 292, 293, 301, 317, 320, 322, 323, 324, 325,
-          330, 338, 339, 347, 529, 530, 531, 532, 700, 34675} # tags of a TIFF that say how its pixels lie, or that are written anew
+LAYOUT = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 284, 288, 289, 292, 293, 301, 317, 320,
+          322, 323, 324, 325, 330, 338, 339, 347, 529, 530, 531, 532, 700, 34675} # a TIFF's tags that are written anew
 
 def _exif(img): # bytes, or None
     "A camera's notes, which in a TIFF lie among others."
@@ -51,7 +53,8 @@ def _kept(img, told): # a dictionary, see `Photo`
     "What else a file says about its picture."
     rights = told.get("photoshop") or {}
     text = {k: v for k,v in getattr(img, "text", {}).items() if not k.startswith(("XML:", "Raw profile"))}
-    found = dict(xmp=told.get("xmp"), dpi=told.get("dpi"), text=text, comment=told.get("comment"), iptc=rights.get(0x0404) if isinstance(rights, dict) else None)
+    found = dict(xmp=told.get("xmp"), dpi=told.get("dpi"), text=text, comment=told.get("comment"))
+    if isinstance(rights, dict): found["iptc"] = rights.get(0x0404)
     return {k: v for k,v in found.items() if v}
 
 
@@ -68,7 +71,8 @@ def _lost(img, path, name): # sentences
     "What an edited copy cannot keep."
     bits,n = _bits(img, path),getattr(img, "n_frames", 1)
     if img.mode == "F" or bits > 16:
-        raise FesganError(f"{name} has {bits} bits a channel, and where black and white lie among such numbers is not said. Save it with 8 or 16 bits first.")
+        raise FesganError(f"{name} has {bits} bits a channel, and where black and white lie among such numbers "
+                          "is not said. Save it with 8 or 16 bits first.")
     return [*([f"{name} has {bits} bits a channel; edited copies have 8."] if bits > 8 else []),
             *([f"{name} holds {n} pictures; only the first one is edited and written."] if n > 1 else [])]
 
@@ -88,14 +92,16 @@ def read_photo(path, # a file, or an open binary file
     "Read a photo with its profile, its notes and its transparency."
     from PIL import ImageOps
     name,heif = str(getattr(path, "name", "the picture") if hasattr(path, "read") else path),_heif()
-    hint = " HEIC needs one package more: pip install 'fesgan[heic]'." if name.lower().endswith(HEIC) and not heif else ""
+    lacks = name.lower().endswith(HEIC) and not heif
+    hint = " HEIC needs one package more: pip install 'fesgan[heic]'." if lacks else ""
     with open_image(path, max_pixels, heif, hint) as img:
         lost,icc = _lost(img, path, name),img.info.get("icc_profile")
         fits = icc and (img.mode in ("RGB", "RGBA") or icc[16:20] == b"RGB ") # a palette's colours have a profile, too
-        if icc and not fits: lost.append(f"{name} has a colour profile for {img.mode}; edited copies are RGB, without it.")
+        if icc and not fits: lost += [f"{name} has a colour profile for {img.mode}; edited copies are RGB, without it."]
         upright = ImageOps.exif_transpose(img) # rids `img` of its orientation
-        alpha = np.array(upright.convert("RGBA").getchannel("A")) if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info else None
-        pixels = np.array(upright.convert("RGBA").convert("RGB") if alpha is not None else to_rgb(upright))
+        clear = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info
+        alpha = np.array(upright.convert("RGBA").getchannel("A")) if clear else None
+        pixels = np.array(upright.convert("RGBA").convert("RGB") if clear else to_rgb(upright))
         return Photo(pixels, alpha, icc if fits else None, _exif(img), name, _kept(img, upright.info), lost)
 
 
@@ -115,7 +121,8 @@ class Spot:
              wider:float=1.15 # than the hull of the points
             )->torch.Tensor: # float (size, size), 1 in the face, 0 outside, smooth between
         "Where in the square the face is."
-        chin,left,right = (transform(self.matrix(crop), self.points[k]) for k in ("chin", "left_eyebrow", "right_eyebrow"))
+        parts = "chin","left_eyebrow","right_eyebrow"
+        chin,left,right = (transform(self.matrix(crop), self.points[k]) for k in parts)
         outline = np.concatenate([chin, right[::-1]-(0, .12), left[::-1]-(0, .12)])
         outline = (outline-outline.mean(0))*wider + outline.mean(0)
         return torch.from_numpy(soft_polygon(outline, 1/32, size)[..., 0])
@@ -237,10 +244,12 @@ def load_model(name # a generator that ships (`fesgan models` lists them), or a 
         params = shipped_card(name)["params"] # after the file is verified
         return load_generator(shipped("models", f"{name}.safetensors")),params
     for file in ("generator.safetensors", "params.yaml"):
-        if not (folder/file).is_file(): raise FesganError(f"{folder} holds no {file}; name a run folder that was trained to its end.")
+        if not (folder/file).is_file():
+            raise FesganError(f"{folder} holds no {file}; name a run folder that was trained to its end.")
     params = read_params(folder)
     if type(size := params.get("image_size")) is not int or not 8 <= size <= 1024:
-        raise FesganError(f"{folder/'params.yaml'}: image_size is {size!r}; it must be a whole number of pixels, 8 to 1024, as the run was trained.")
+        raise FesganError(f"{folder/'params.yaml'}: image_size is {size!r}; it must be a whole number of pixels, "
+                          "8 to 1024, as the run was trained.")
     return load_generator(folder/"generator.safetensors"),params
 
 def alignment(params:dict # of a generator
@@ -270,7 +279,8 @@ class Editor:
         shares = expression_shares(to)
         x = to_float(torch.from_numpy(face).permute(2, 0, 1)[None].to(self.device)).expand(len(shares), -1, -1, -1)
         targets = torch.tensor([EXPRESSIONS.index(e) for e in shares], device=self.device)
-        with evaluating(self.generator): edited,change,movement = self.generator.traced(x, condition(self.generator, targets))
+        with evaluating(self.generator):
+            edited,change,movement = self.generator.traced(x, condition(self.generator, targets))
         made = (edited-x)*127.5 if movement is None else torch.cat([change*127.5, movement], 1)
         made = (made*torch.tensor(list(shares.values()), device=self.device).view(-1, 1, 1, 1)).sum(0).cpu()
         return made*spot.mask(self.crop, self.size)
@@ -282,7 +292,8 @@ class Editor:
             )->np.ndarray: # uint8 (H, W, 3)
         "The photo with other expressions."
         strength,pixels = checked_strength(strength),photo.pixels
-        for spot in find_spots(photo) if spots is None else spots: pixels = put_back(pixels, strength*self.change(photo.pixels, spot, to), spot.matrix(self.crop))
+        for spot in find_spots(photo) if spots is None else spots:
+            pixels = put_back(pixels, strength*self.change(photo.pixels, spot, to), spot.matrix(self.crop))
         return pixels
 
 # %% ../../nbs/app/02_edit.ipynb #78a3b330
@@ -291,10 +302,12 @@ def as_photo(image # a path, a `Photo`, a PIL image, or uint8 (H, W, 3)
     "Whatever holds a picture."
     if isinstance(image, Photo): return image
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3: raise FesganError(f"The array is {image.dtype} {image.shape}; a picture is uint8 (H, W, 3).")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise FesganError(f"The array is {image.dtype} {image.shape}; a picture is uint8 (H, W, 3).")
         return Photo(image)
     if hasattr(image, "getpixel"):
-        held = io.BytesIO(); image.save(held, "PNG", exif=image.getexif(), icc_profile=image.info.get("icc_profile")); held.seek(0)
+        image.save(held := io.BytesIO(), "PNG", exif=image.getexif(), icc_profile=image.info.get("icc_profile"))
+        held.seek(0)
         return read_photo(held)
     return read_photo(image)
 
@@ -317,11 +330,14 @@ def edit(image, # see `as_photo`
 SAVED = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 MARKS = ("metadata", "visible", "none")
 
-NAMES = dict(x="adobe:ns:meta/", rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#", dc="http://purl.org/dc/elements/1.1/",
-             Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/", xml="http://www.w3.org/XML/1998/namespace")
+NAMES = dict(x="adobe:ns:meta/", rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+             dc="http://purl.org/dc/elements/1.1/", Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
+             xml="http://www.w3.org/XML/1998/namespace")
 SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 
-def _tag(name): return "{%s}%s" % (NAMES[name.split(":")[0]], name.split(":")[1])
+def _tag(name): # "dc:rights" -> as ElementTree writes it
+    prefix,name = name.split(":")
+    return f"{{{NAMES[prefix]}}}{name}"
 
 def _parsed(xmp): # bytes -> the element rdf:RDF and the whole; new ones if there are none
     "Read a packet of XMP, with the prefixes that it uses."
@@ -392,13 +408,14 @@ def _along(photo, kind, about, mark): # keyword arguments of Pillow's `save`
         if xmp: found["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode(errors="replace"))
     elif kind == "TIFF" and xmp: notes[700] = xmp
     else: found["xmp"] = xmp
-    if kind == "JPEG": found |= dict(quality=95, subsampling=0, comment=kept.get("comment"), extra=_app13(kept.get("iptc")))
+    if kind == "JPEG":
+        found |= dict(quality=95, subsampling=0, comment=kept.get("comment"), extra=_app13(kept.get("iptc", b"")))
     if kind == "WEBP": found["quality"] = 95
     return {k: v for k,v in (found | dict(exif=notes if len(notes) else None)).items() if v}
 
 def _app13(iptc): # bytes -> a segment of a JPEG
     "The press's own notes, without the small picture that programs put beside them."
-    body = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + len(iptc or b"").to_bytes(4, "big") + (iptc or b"") + b"\0"*(len(iptc or b"")%2)
+    body = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + len(iptc).to_bytes(4, "big") + iptc + b"\0"*(len(iptc)%2)
     return b"\xff\xed" + (len(body)+2).to_bytes(2, "big") + body if iptc and len(body) < 65533 else None
 
 
@@ -412,8 +429,11 @@ def written(path # the file's name
     except FesganError: raise
     except (OSError, ValueError) as e: # a full disk; a picture too wide for its format
         why = getattr(e, "strerror", None) or e
-        raise FesganError(f"{path} could not be written ({why}); nothing of it was left. Make room, or choose another place or format.") from e
+        raise FesganError(f"{path} could not be written ({why}); nothing of it was left. "
+                          "Make room, or choose another place or format.") from e
 
+
+# %% ../../nbs/app/02_edit.ipynb #0721409e
 def save_photo(photo:Photo, # the original, for what comes with it
                pixels:np.ndarray, # uint8 (H, W, 3)
                path, # ends in one of `SAVED`
@@ -495,6 +515,6 @@ def save_gif(frames:list, # PIL images, as from `sweep`
     if choose(mark, MARKS, "mark") == "visible":
         for f in frames: stamp(f)
     told = {} if mark == "none" else dict(comment=about.encode())
-    with written(path) as tmp:
-        frames[0].save(tmp, "GIF", save_all=True, append_images=frames[1:], duration=round(1000*seconds/len(frames)), loop=0, **told)
+    told |= dict(save_all=True, append_images=frames[1:], duration=round(1000*seconds/len(frames)), loop=0)
+    with written(path) as tmp: frames[0].save(tmp, "GIF", **told)
     return path
