@@ -177,4 +177,3 @@ def new_file(path, # where a file shall be written
         if os.path.exists(kept) and os.path.samefile(path, kept):
             raise FesganError(f"{short} is {kept} itself, which must stay as it is. Choose another name.")
     return path
-

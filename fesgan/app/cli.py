@@ -234,7 +234,6 @@ def read_to(text:str # "happy", or "happy:0.7,surprised:0.3"
     try: return {e.strip(): float(s) for e,s in (part.split(":") for part in text.split(","))}
     except ValueError: raise FesganError(f"--to {text!r} is neither an expression nor a blend like happy:0.7,surprised:0.3.") from None
 
-
 # %% ../../nbs/app/01_cli.ipynb #c5e7d20f
 def named(text:str # what was typed for a file or a folder
          )->Path:
@@ -260,7 +259,6 @@ def fitting(stem:str, # of a file's name
            )->str: # at most 255 bytes, as disks allow
     "A file name whose stem is cut if need be."
     return stem.encode()[:255-len(rest.encode())].decode(errors="ignore") + rest
-
 
 # %% ../../nbs/app/01_cli.ipynb #dbf96a6a
 def _photos(photo, out, ending):
@@ -290,7 +288,6 @@ def _folder(photo, out, end, read, saved):
     if os.path.lexists(out) and not os.path.isdir(out) or out.suffix.lower() in saved and not os.path.isdir(out):
         raise FesganError(f"{photo} is a folder, so -o must name a folder; {out} is none.")
     return [(p, out/name) for p,name in distinct(found, end).items()]
-
 
 # %% ../../nbs/app/01_cli.ipynb #45d9e25e
 @app.command()

@@ -19,7 +19,6 @@ from ..data.expressions import EXPRESSIONS
 from ..files import MODEL, FesganError
 from ..training.shipped import list_shipped
 
-
 # %% ../../nbs/app/04_demo.ipynb #33dfe486
 LIMIT = 20_000_000 # bytes of an upload
 PIXELS = 40_000_000 # of a picture; larger ones take long and are refused
@@ -35,7 +34,6 @@ def remembered(editor:Editor, # which works
         changes = lru_cache(None)(lambda expression: [editor.change(photo.pixels, s, expression) for s in spots])
         return photo,spots,changes
     return known
-
 
 # %% ../../nbs/app/04_demo.ipynb #73073743
 def mixed(known, # from `remembered`
@@ -83,7 +81,6 @@ def forget(room:Path, # of the pictures
     old = lambda p: p.is_file() and time.time()-p.stat().st_mtime > age
     for file in [p for p in room.rglob("*") if old(p)]: file.unlink(missing_ok=True)
 
-
 # %% ../../nbs/app/04_demo.ipynb #10cc6f85
 def foreign(method:str, # GET, POST, ...
             path:str, # what is asked for
@@ -103,7 +100,6 @@ OWN = {"x-frame-options": "DENY", "content-security-policy": "frame-ancestors 'n
        "cross-origin-resource-policy": "same-origin", "cross-origin-opener-policy": "same-origin",
        "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"} # headers of every answer
 
-
 # %% ../../nbs/app/04_demo.ipynb #e7da2135
 def too_large(limit:int # bytes of a request
              )->Exception: # answered with 413; whoever reads an upload piece by piece also deletes what came before
@@ -115,7 +111,6 @@ def too_large(limit:int # bytes of a request
                         f"one picture at a time, at most {LIMIT/1e6:.0f} MB.")
     why.message = why.detail
     return why
-
 
 # %% ../../nbs/app/04_demo.ipynb #df11161f
 def closed(send # of an ASGI application
@@ -141,7 +136,6 @@ def counted(receive, # of an ASGI application
         return message
     return more
 
-
 # %% ../../nbs/app/04_demo.ipynb #9c40b895
 def guarded(app, # an ASGI application
             limit:int=LIMIT+100_000 # bytes of a request: a picture and its wrapping
@@ -160,7 +154,6 @@ def guarded(app, # an ASGI application
         await PlainTextResponse(too_large(limit).detail, 413)(scope, receive, send)
     return answer
 
-
 # %% ../../nbs/app/04_demo.ipynb #1f9e3fe8
 def gradio():
     "The module `gradio`, imported when first needed; it sends nothing home."
@@ -178,7 +171,6 @@ def preview(pixels, # uint8 (H, W, 3)
     img = Image.fromarray(pixels)
     img.thumbnail((side, side), Image.LANCZOS)
     return np.asarray(img)
-
 
 # %% ../../nbs/app/04_demo.ipynb #389d0f9e
 def told(why, # an error, or text
@@ -199,7 +191,6 @@ def edited(editor, known, path, strengths, face:int, mark:str, room:Path # see `
     out = Path(tempfile.mkdtemp(dir=room))/f"{Path(path).stem[:100]}-edited{ending}"
     save_photo(photo, pixels, out, f"Expression edited with fesgan ({editor.label}): {asked}.", mark)
     return (preview(photo.pixels), preview(pixels)),told(" ".join(photo.lost), path, room),out
-
 
 # %% ../../nbs/app/04_demo.ipynb #6e08c14b
 INTRO = """# Another expression
@@ -225,7 +216,6 @@ def answered(): # Gradio's before and after, a text, and a button
     gr = gradio()
     view = gr.ImageSlider(label="Before and after", type="numpy", interactive=False, max_height=700, elem_id="view")
     return view,gr.Markdown(elem_id="said"),gr.DownloadButton("Download", interactive=False, elem_id="save")
-
 
 # %% ../../nbs/app/04_demo.ipynb #cd1d7290
 def demo_page(model:str=MODEL, # a generator that ships, or a run folder
@@ -260,7 +250,6 @@ def demo_page(model:str=MODEL, # a generator that ships, or a run folder
     page.room = room
     return page
 
-
 # %% ../../nbs/app/04_demo.ipynb #265da656
 class Served:
     "A page that runs, for this machine only."
@@ -290,7 +279,6 @@ class Served:
         self.thread.join(10)
         shutil.rmtree(self.page.room, ignore_errors=True)
 
-
 # %% ../../nbs/app/04_demo.ipynb #16e307f7
 def serve(page, # from `demo_page`
           port:int=7860, # of the loopback address; any free one if 0
@@ -304,4 +292,3 @@ def serve(page, # from `demo_page`
     served = Served(page, door)
     if inbrowser: webbrowser.open(served.address)
     return served
-

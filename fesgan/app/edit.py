@@ -38,7 +38,6 @@ class Photo:
     def bare(self): # for pictures that show something else than the file
         return Photo(self.pixels, None, self.icc, None, self.name)
 
-
 # %% ../../nbs/app/02_edit.ipynb #b858a2be
 LAYOUT = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 284, 288, 289, 292, 293, 301, 317, 320,
           322, 323, 324, 325, 330, 338, 339, 347, 529, 530, 531, 532, 700, 34675} # a TIFF's tags that are written anew
@@ -57,7 +56,6 @@ def _kept(img, told): # a dictionary, see `Photo`
     if isinstance(rights, dict): found["iptc"] = rights.get(0x0404)
     return {k: v for k,v in found.items() if v}
 
-
 # %% ../../nbs/app/02_edit.ipynb #e5e59d10
 def _bits(img, path): # of a channel, as stored
     "How finely a file tells its colours."
@@ -75,7 +73,6 @@ def _lost(img, path, name): # sentences
                           "is not said. Save it with 8 or 16 bits first.")
     return [*([f"{name} has {bits} bits a channel; edited copies have 8."] if bits > 8 else []),
             *([f"{name} holds {n} pictures; only the first one is edited and written."] if n > 1 else [])]
-
 
 # %% ../../nbs/app/02_edit.ipynb #208139bf
 HEIC = (".heic", ".heif") # of phones
@@ -104,7 +101,6 @@ def read_photo(path, # a file, or an open binary file
         pixels = np.array(upright.convert("RGBA").convert("RGB") if clear else to_rgb(upright))
         return Photo(pixels, alpha, icc if fits else None, _exif(img), name, _kept(img, upright.info), lost)
 
-
 # %% ../../nbs/app/02_edit.ipynb #dc602c8a
 @dataclass
 class Spot:
@@ -127,7 +123,6 @@ class Spot:
         outline = (outline-outline.mean(0))*wider + outline.mean(0)
         return torch.from_numpy(soft_polygon(outline, 1/32, size)[..., 0])
 
-
 # %% ../../nbs/app/02_edit.ipynb #04d07f29
 TURNED = .5 # a face whose score is so much higher in another position is not upright
 SURE = .5 # dlib's score of a face that needs no second look
@@ -149,7 +144,6 @@ def around(pixels:np.ndarray, # uint8 (H, W, 3)
     corners = tuple(round(v) for v in (left-room, top-room, right+room, bottom+room))
     return np.asarray(Image.fromarray(pixels).crop(corners).resize((200, 200)))
 
-
 # %% ../../nbs/app/02_edit.ipynb #f2e1b0a6
 def find_spots(photo:Photo, # from `read_photo`
                min_face:float=MIN_FACE # pixels; smaller faces are left alone
@@ -170,7 +164,6 @@ def find_spots(photo:Photo, # from `read_photo`
         raise FesganError(f"The largest face in {photo.name} is {boxes[0][3]-boxes[0][1]:.0f} pixels high; "
                           f"at least {min_face:.0f} are needed. Take a larger version of the picture.")
     return [Spot(find_landmarks(photo.pixels, b), b) for b in sorted(large)]
-
 
 # %% ../../nbs/app/02_edit.ipynb #47408c77
 def choose_spots(spots:list, # from `find_spots`
@@ -256,7 +249,6 @@ def alignment(params:dict # of a generator
              )->str: # a key of `TEMPLATES`
     "How a face is brought to a generator: as it was for training; whole pictures were drawn around eyes and mouth."
     return params["crop"] if params.get("crop") in TEMPLATES else "landmarks"
-
 
 # %% ../../nbs/app/02_edit.ipynb #600a0079
 class Editor:
@@ -352,7 +344,6 @@ def _parsed(xmp): # bytes -> the element rdf:RDF and the whole; new ones if ther
     rdf = whole.find(_tag("rdf:RDF"))
     return ET.SubElement(whole, _tag("rdf:RDF")) if rdf is None else rdf,whole
 
-
 # %% ../../nbs/app/02_edit.ipynb #b935042c
 def _xmp(about:str, # a sentence
          before=None # bytes, what the photo's own XMP says
@@ -375,7 +366,6 @@ def _xmp(about:str, # a sentence
     told.text = f"{told.text or ''} {about}".strip()
     return ET.tostring(whole, encoding="unicode").encode()
 
-
 # %% ../../nbs/app/02_edit.ipynb #d7e6791a
 def stamp(img, # PIL image, drawn on in place
           text:str="edited expression" # what it says
@@ -386,7 +376,6 @@ def stamp(img, # PIL image, drawn on in place
     box = draw.textbbox((0, 0), text, font := ImageFont.load_default(size))
     at = img.width-box[2]-size//2,img.height-box[3]-size//2
     draw.text(at, text, "white", font, stroke_width=max(1, size//12), stroke_fill="black")
-
 
 # %% ../../nbs/app/02_edit.ipynb #b9dc2f20
 TAGS = dict(Copyright=0x8298, Author=0x013B, Description=0x010E) # a PNG's text -> where others keep it
@@ -418,7 +407,6 @@ def _app13(iptc): # bytes -> a segment of a JPEG
     body = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + len(iptc).to_bytes(4, "big") + iptc + b"\0"*(len(iptc)%2)
     return b"\xff\xed" + (len(body)+2).to_bytes(2, "big") + body if iptc and len(body) < 65533 else None
 
-
 # %% ../../nbs/app/02_edit.ipynb #5cde52f6
 @contextlib.contextmanager
 def written(path # the file's name
@@ -431,7 +419,6 @@ def written(path # the file's name
         why = getattr(e, "strerror", None) or e
         raise FesganError(f"{path} could not be written ({why}); nothing of it was left. "
                           "Make room, or choose another place or format.") from e
-
 
 # %% ../../nbs/app/02_edit.ipynb #0721409e
 def save_photo(photo:Photo, # the original, for what comes with it
@@ -451,7 +438,6 @@ def save_photo(photo:Photo, # the original, for what comes with it
         if kind == "JPEG": img = to_rgb(img) # which knows no transparency
     with written(path) as tmp: img.save(tmp, kind, **_along(photo, kind, about, mark))
     return path
-
 
 # %% ../../nbs/app/02_edit.ipynb #db3f3356
 def close_up(pixels:np.ndarray, # uint8 (H, W, 3)

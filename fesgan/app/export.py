@@ -66,7 +66,6 @@ def as_graph(G, # a module
         return torch.onnx.export(G, example, input_names=["face", "expression"], output_names=outputs,
                                  dynamic_shapes=({0: batch}, {0: batch}), dynamo=True, verbose=False)
 
-
 # %% ../../nbs/app/03_export.ipynb #2eac7e1e
 def export_onnx(model, # a generator that ships, or a run folder, see `load_model`
                 path # ends in .onnx
@@ -91,7 +90,6 @@ def export_onnx(model, # a generator that ships, or a run folder, see `load_mode
             raise FesganError(f"{model}: the exported network differs from PyTorch's by {far:.2g} (at most {CLOSE:g}); "
                               "nothing was written. Try another version of torch or onnxruntime.")
     return far
-
 
 # %% ../../nbs/app/03_export.ipynb #f85d45cc
 def about(params:dict # of the generator
