@@ -79,7 +79,7 @@ def test_what_cannot_be_edited_is_said_in_one_sentence(photos, tmp_path, monkeyp
     fails("edit", photos/"one.jpg", "--model", "best", "-o", out, says="choose one of")
     fails("edit", photos/"one.jpg", "--face", "2", "-o", out, says="shows 1 face; there is no face 2")
     fails("edit", photos/"one.jpg", "-o", tmp_path/"out.psd", says="must end in .png")
-    fails("edit", photos/"one.jpg", "-o", photos/"one.jpg", says="is the photo itself")
+    fails("edit", photos/"one.jpg", "-o", photos/"one.jpg", says="one.jpg itself, which must stay")
     fails("edit", photos/"one.jpg", "--all", "--gif", says="ask for one of them")
     fails("edit", photos, "-o", out, says="must name a folder")
     monkeypatch.setattr("fesgan.app.edit.MAX_PIXELS", 10)
