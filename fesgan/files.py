@@ -26,9 +26,11 @@ def choose(value, # what the user gave
 # %% ../nbs/00_files.ipynb #e1345653
 def project(path="" # a path; a relative one counts from the repository's root
            )->Path: # the same, absolute
-    "A path in the repository, wherever the reader or a scheduler started from."
+    "A path in the repository, or in the part of it that a wheel carries, wherever the reader or a scheduler started from."
     import fesgan
-    return Path(fesgan.__file__).parents[1]/Path(path)
+    package = Path(fesgan.__file__).parent
+    carried = package/"_shipped"
+    return (carried if carried.is_dir() else package.parent)/path
 
 # %% ../nbs/00_files.ipynb #86572d4f
 MODEL = "photo" # the shipped generator that edits photos unless another is named
@@ -39,7 +41,7 @@ def shipped(*parts:str # path below `data/`, for instance `"models", "usgan.safe
     root = Path(os.environ.get("FESGAN_DATA") or project("data"))
     path = root.joinpath(*parts)
     if not path.exists():
-        raise FesganError(f"{path} is not there. It ships with the repository: clone it, or set FESGAN_DATA to its data folder.")
+        raise FesganError(f"{path} is not there. It ships with the project: install it again, or set FESGAN_DATA to the folder data of a clone.")
     return path
 
 # %% ../nbs/00_files.ipynb #27b2ee4d
