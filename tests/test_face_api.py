@@ -31,7 +31,7 @@ def test_the_same_boxes_landmarks_and_descriptors(path, theirs):
 
 def test_boxes_end_at_the_edge_of_the_picture(theirs):
     "A face that the frame cuts has a box within it."
-    image = np.asarray(Image.open(FACES[0]).resize((256, 256)))[40:230, 40:]
+    image = np.ascontiguousarray(np.asarray(Image.open(FACES[0]).resize((256, 256)))[:200, 60:]) # dlib misreads views
     boxes = dlib_api().face_locations(image, number_of_times_to_upsample=1)
     assert boxes == theirs.face_locations(image, number_of_times_to_upsample=1)
-    assert all(0 <= top < bottom <= 190 and 0 <= left < right <= 216 for top, right, bottom, left in boxes)
+    assert [(bottom, left) for _, _, bottom, left in boxes] == [(200, 0)]
