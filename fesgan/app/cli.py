@@ -16,15 +16,16 @@ from typer import Argument, Option
 
 import fesgan
 from .study import (check_sweep, find_cluster, find_profile, job_environment, read_cluster, read_profile, repository, run_study, settings, unlock)
-from ..files import MODEL, FesganError, choose, pick_device
+from ..files import MODEL, FesganError, choose, os_sentence, pick_device
 
 # %% ../../nbs/app/01_cli.ipynb #66fe6b2f
 class Commands(typer.core.TyperGroup):
-    "Commands whose `FesganError`s are told in one sentence."
+    "Commands whose `FesganError`s, and the system's refusals, are told in one sentence."
     def invoke(self, ctx):
         try: return super().invoke(ctx)
-        except (FesganError, PermissionError) as e:
-            typer.echo(f"fesgan: {e}", err=True)
+        except BrokenPipeError: raise # the reader of a pipe has gone: typer's own affair
+        except (FesganError, OSError) as e:
+            typer.echo(f"fesgan: {e if isinstance(e, FesganError) else os_sentence(e)}", err=True)
             raise typer.Exit(2) from None
 
 # %% ../../nbs/app/01_cli.ipynb #b00427d4
