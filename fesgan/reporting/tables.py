@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'TO_TRUTH', 'UNREADABLE', 'BOOKKEEPING', 'REFERENCES', 'DAGGER', 'DIFFERENT_DATA', 'NEARER', 'LATEX',
-           'metric_title', 'read_params', 'read_metrics', 'variant_of', 'differing', 'plain', 'read_variants',
-           'read_runs', 'read_edits', 'read_references', 'reference_faces', 'summarise', 'format_interval', 'format_p',
-           'published', 'our_cells', 'their_cells', 'reference_cells', 'nearer_table', 'nearer_sentences',
-           'results_table', 'results_note', 'judge_titles', 'recognition_table', 'recognition_note',
-           'augmentation_table', 'pair_edits', 'ablation_table', 'correct_together', 'towards', 'readers_say',
-           'answer_sentence', 'ablation_text', 'to_latex', 'to_markdown', 'write_table']
+           'metric_title', 'read_json', 'read_params', 'read_metrics', 'variant_of', 'differing', 'plain',
+           'read_variants', 'read_runs', 'read_edits', 'read_references', 'reference_faces', 'summarise',
+           'format_interval', 'format_p', 'published', 'our_cells', 'their_cells', 'reference_cells', 'nearer_table',
+           'nearer_sentences', 'show', 'results_table', 'results_note', 'judge_titles', 'recognition_table',
+           'recognition_note', 'augmentation_table', 'pair_edits', 'ablation_table', 'correct_together', 'towards',
+           'signed', 'readers_say', 'answer_sentence', 'ablation_text', 'to_latex', 'to_markdown', 'write_table']
 
 # %% ../../nbs/reporting/01_tables.ipynb #edb577ee
 import itertools, json, math, re
@@ -61,6 +61,10 @@ def _read(path, reader):
     except UNREADABLE as e:
         why = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise FesganError(f"{path} cannot be read: {why}. Run that step again.") from e
+
+def read_json(path)->dict:
+    "A JSON file that holds a mapping."
+    return _read(path, lambda p: _dict(json.loads(p.read_text())))
 
 def _dict(value):
     "A mapping, nothing else."
@@ -333,12 +337,14 @@ def nearer_sentences(table:pd.DataFrame # from `nearer_table`
         size = f"{abs(r['difference']):.{digits}f}{unit} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]" + "†"*few(r["people"])
         both = f"{r['difference']:+.{digits}f}{unit} [{r['low']:+.{digits}f}, {r['high']:+.{digits}f}]" + "†"*few(r["people"])
         of = f"({title.removesuffix(' (dB)')}, {r['n']:,} edits of {r['people']} people, p {format_p(r['p_holm'])})"
-        way = _shown(r)
+        way = show(r)
         said.append(f"{r['label']} is {size} {'nearer to' if way > 0 else 'further from'} the true face than the unchanged input {of}." if way else
                     f"{r['label']} is not shown to be nearer to or further from the true face than the unchanged input: {both} {of}.")
     return said
 
-def _shown(row, level=.05):
+def show(row, # with difference, low, high, and p_holm or p
+         level:float=.05 # the largest p-value
+        )->int: # 1, -1 or 0
     "The sign of a difference if its interval and its corrected p-value show one, else 0."
     p = row.get("p_holm", row.get("p", 0))
     if not math.isfinite(row["low"]) or row["low"] <= 0 <= row["high"] or p > level: return 0
@@ -554,7 +560,9 @@ def towards(metric:str, # a key of METRICS
     return 1 if abs(after-truth) < abs(before-truth) else -1
 
 # %% ../../nbs/reporting/01_tables.ipynb #ded3c829
-def _signed(d, metric="accuracy"):
+def signed(d, # with difference, low, high
+           metric:str="accuracy" # a key of METRICS
+          )->str: # like `+3.6 points [-2.6, +9.7]`
     "A difference with sign, unit and interval."
     title,_,_,digits,k = METRICS[metric]
     unit = " points" if k == 100 else " dB" if "dB)" in title else ""
@@ -568,7 +576,7 @@ def readers_say(judges:dict # name -> paired difference, of own judges and the j
                )->tuple: # (sign that all own judges see, else 0; the jury's sign, None without one; words)
     "Do the judges agree, and does the jury?"
     own,jury = [judges[j] for j in own_judges(judges)],[judges[j] for j in JURY if j in judges]
-    signs,listed = {_alone(d) for d in own},", ".join(f"{j} {_signed(d)}" for j,d in judges.items())
+    signs,listed = {_alone(d) for d in own},", ".join(f"{j} {signed(d)}" for j,d in judges.items())
     agreed = signs.pop() if len(own) > 1 and len(signs) == 1 else 0
     if len(own) < 2: words = "a single judge has read them, which decides nothing"
     else: words = f"all {len(own)} own judges agree" if agreed else f"not all {len(own)} own judges see one"
@@ -598,12 +606,12 @@ def answer_sentence(row, # a row of `ablation_table`
     who = f"On {row['n']:,} pairs of edits of {row['people']:,} {some} ({row['seeds']} seed{'s'*(row['seeds'] != 1)}) {change}"
     a,b,title = row["baseline"]*k,row["variant"]*k,re.sub(r" \((%|dB)\)$", "", title)
     if row["people"] < 2 or not math.isfinite(row["low"]): return f"{who} took {title} from {a:.{digits}f} to {b:.{digits}f}; with one person there is no interval over people, so this decides nothing."
-    changed = f"{who} changed {title} by {_signed(row, row['metric'])}"
+    changed = f"{who} changed {title} by {signed(row, row['metric'])}"
     agreed,_,readers = readers_say(row.get("judges") or {}) if row["metric"] == "accuracy" else (None, None, "")
     if row["low"] <= 0 <= row["high"]: return f"{changed}; the interval contains zero, so these edits do not show a difference" + f"; {readers}"*bool(readers) + "."
-    if not _shown(row): return f"{changed}; but chance alone may do as much (p {format_p(row['p_holm'])}, all tests of this question counted), so take it as a hint" + f"; {readers}"*bool(readers) + "."
+    if not show(row): return f"{changed}; but chance alone may do as much (p {format_p(row['p_holm'])}, all tests of this question counted), so take it as a hint" + f"; {readers}"*bool(readers) + "."
     if agreed == 0: return f"{changed}; but {readers}, so no difference is claimed."
-    size = _signed(row, row["metric"]).replace("+", "") if row["difference"] > 0 else _signed({c: -row[x] for c,x in (("difference", "difference"), ("low", "high"), ("high", "low"))}, row["metric"]).replace("+", "")
+    size = signed(row, row["metric"]).replace("+", "") if row["difference"] > 0 else signed({c: -row[x] for c,x in (("difference", "difference"), ("low", "high"), ("high", "low"))}, row["metric"]).replace("+", "")
     return f"{who} {'raised' if row['difference'] > 0 else 'lowered'} {title} by {size} (from {a:.{digits}f} to {b:.{digits}f}){_verdict(row)}" + f"; {readers}"*bool(readers) + "."
 
 # %% ../../nbs/reporting/01_tables.ipynb #8aee0644
