@@ -18,11 +18,11 @@ import pandas as pd
 
 from ..evaluation.edits import check_metrics
 from ..evaluation.recognition import JURY, against, against_real, moved, own_judges
-from ..evaluation.statistics import few, holm
+from ..evaluation.statistics import few, format_p, holm
 from ..files import FesganError, atomic, choose
 from ..models.generator import Generator, load_generator
 from .html import SIZES, html_report
-from .tables import (METRICS, ablation_table, ablation_text, answer_sentence, correct_together, differing, format_p, nearer_sentences, nearer_table,
+from .tables import (METRICS, ablation_table, ablation_text, answer_sentence, correct_together, differing, nearer_sentences, nearer_table,
                                      plain, read_edits, read_json, read_references, read_variants, readers_say, show, signed, to_markdown, towards, variant_of, write_table)
 
 # %% ../../nbs/reporting/04_study.ipynb #6c2b2f5c
@@ -259,7 +259,7 @@ def claim_verdict(rows:pd.DataFrame # of one claim
 def _reading(r): # one network on one claim, in words
     who = "the judge" if r["judge"] == "judge" else "the second judge" if r["judge"] == "second" else f"{'the jury' if r['judge'] in JURY else 'judge'} ({r['judge']})"
     if r["says"] == "no test": return f"{who}: {100*r['difference']:+.1f} points, but this is no test: it hardly changes faces yet, {100*r['anew']:.1f} % of its edits are read otherwise than the face"
-    return f"{who}: {100*r['difference']:+.1f} points [{100*r['low']:+.1f}, {100*r['high']:+.1f}], p {format_p(r['p_holm'])}, {r['says']}"
+    return f"{who}: {100*r['difference']:+.1f} points [{100*r['low']:+.1f}, {100*r['high']:+.1f}], {format_p(r['p_holm'])}, {r['says']}"
 
 def variants_answers(claims:pd.DataFrame # from `variants_claims`
                     )->list: # sentences
