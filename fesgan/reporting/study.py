@@ -22,7 +22,7 @@ from ..evaluation.statistics import few, format_p, holm
 from ..files import FesganError, atomic, choose
 from ..models.generator import Generator, load_generator
 from .html import SIZES, html_report
-from .tables import (METRICS, ablation_table, ablation_text, answer_sentence, correct_together, differing, nearer_sentences, nearer_table,
+from .tables import (METRICS, ablation_table, ablation_text, answer_sentence, correct_together, differing, metric_name, nearer_sentences, nearer_table,
                                      plain, read_edits, read_json, read_references, read_variants, readers_say, show, signed, to_markdown, towards, variant_of, write_table)
 
 # %% ../../nbs/reporting/04_study.ipynb #6c2b2f5c
@@ -36,7 +36,7 @@ def find_runs(folder, # of one group
     present = {p.parent.relative_to(folder).as_posix(): p.parent for p in folder.rglob(mark)}
     wanted = present if members is None else [m.removeprefix(f"{folder.name}/") for m in members]
     if lost := [m for m in wanted if m not in present]: raise FesganError(f"{folder} holds no {mark} of {', '.join(lost)}; run the study first: fesgan study --profile demo.")
-    runs = [present[m] for m in sorted(wanted) if names is None or Path(m).parts[0] in names]
+    runs = [present[m] for m in sorted(wanted, key=Path) if names is None or Path(m).parts[0] in names]
     missing = set(names or ()) - {r.relative_to(folder).parts[0] for r in runs}
     if missing or not runs: raise FesganError(f"{folder} holds no {mark} of {', '.join(sorted(missing)) or 'any run'}; run the study first: fesgan study --profile demo.")
     return runs
@@ -160,7 +160,7 @@ def decide(question:str, # whether the change helps; see `asks`
     words = {1: "better", -1: "worse", 0: "not shown"}
     def told(c, v): # the measures of one comparison in words
         rows = {r["metric"]: r for r in c.table.to_dict("records")}
-        return f"{c.title}: " + ", ".join(f"{METRICS[m][0]} {signed(rows[m], m)} {words[s]}" for m,s in v.items() if rows[m]["n"])
+        return f"{c.title}: " + ", ".join(f"{metric_name(m)} {signed(rows[m], m)} {words[s]}" for m,s in v.items() if rows[m]["n"])
     reason = "; ".join(told(c, v) for c,v in zip(comparisons, said, strict=True))
     verdict = "undecided" if why or len(signs) > 1 or signs == {0} else "yes" if signs == {1} else "no"
     return Verdict(question, verdict, f"{why}; {reason}." if why else f"{reason}.", sum(int(t.n.max()) for t in tables), people, seeds)

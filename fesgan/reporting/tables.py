@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'TO_TRUTH', 'UNREADABLE', 'BOOKKEEPING', 'REFERENCES', 'DAGGER', 'DIFFERENT_DATA', 'NEARER', 'NO_PAIRS',
-           'LATEX', 'metric_title', 'read_json', 'read_params', 'read_metrics', 'variant_of', 'differing', 'plain',
-           'read_variants', 'read_runs', 'read_edits', 'read_references', 'reference_faces', 'readers', 'summarise',
-           'format_interval', 'p_cell', 'published', 'our_cells', 'their_cells', 'reference_cells', 'nearer_table',
-           'nearer_sentences', 'show', 'results_table', 'results_note', 'judge_titles', 'recognition_table',
-           'recognition_note', 'augmentation_table', 'pair_edits', 'ablation_table', 'correct_together', 'towards',
-           'signed', 'readers_say', 'answer_sentence', 'ablation_text', 'to_latex', 'to_markdown', 'write_table']
+           'LATEX', 'metric_name', 'metric_title', 'read_json', 'read_params', 'read_metrics', 'variant_of',
+           'differing', 'plain', 'read_variants', 'read_runs', 'read_edits', 'read_references', 'reference_faces',
+           'readers', 'summarise', 'format_interval', 'p_cell', 'published', 'our_cells', 'their_cells',
+           'reference_cells', 'nearer_table', 'nearer_sentences', 'show', 'results_table', 'results_note',
+           'judge_titles', 'recognition_table', 'recognition_note', 'augmentation_table', 'pair_edits',
+           'ablation_table', 'correct_together', 'towards', 'signed', 'readers_say', 'answer_sentence', 'ablation_text',
+           'to_latex', 'to_markdown', 'write_table']
 
 # %% ../../nbs/reporting/01_tables.ipynb #edb577ee
 import itertools, json, math, re
@@ -42,6 +43,11 @@ METRICS = { # name: (title, column of edits.csv or None, +1 higher is better, -1
 TO_TRUTH = ("psnr", "ssim", "lpips", "dists") # measured against the true face, which is perfect by definition
 
 # %% ../../nbs/reporting/01_tables.ipynb #97a9e3b1
+def metric_name(metric:str # a key of METRICS
+               )->str: # like `PSNR`
+    "A metric's name in a sentence, without its unit."
+    return re.sub(r" \((%|dB)\)$", "", METRICS[metric][0])
+
 def metric_title(name:str, # a key of METRICS
                  arrow:bool=True # say which way is better
                 )->str: # like `ACD ↓`
@@ -349,7 +355,7 @@ def nearer_sentences(table:pd.DataFrame # from `nearer_table`
         ends = sorted((abs(r["low"]), abs(r["high"])))
         size = f"{abs(r['difference']):.{digits}f}{unit} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]" + "†"*few(r["people"])
         both = f"{r['difference']:+.{digits}f}{unit} [{r['low']:+.{digits}f}, {r['high']:+.{digits}f}]" + "†"*few(r["people"])
-        of = f"({title.removesuffix(' (dB)')}, {r['n']:,} edits of {r['people']} people, {format_p(r['p_holm'])})"
+        of = f"({metric_name(r['metric'])}, {r['n']:,} edits of {r['people']} people, {format_p(r['p_holm'])})"
         way = show(r)
         said.append(f"{r['label']} is {size} {'nearer to' if way > 0 else 'further from'} the true face than the unchanged input {of}." if way else
                     f"{r['label']} is not shown to be nearer to or further from the true face than the unchanged input: {both} {of}.")
@@ -413,7 +419,7 @@ def _not_measured(runs, edits, m):
     in_edits = edits is not None and METRICS[m][1] in edits and edits[METRICS[m][1]].notna().any()
     if not lacking or in_edits: return ""
     where = "" if len(lacking) == len(runs) > 1 else f" in {', '.join(dict.fromkeys(map(str, lacking)))}"
-    return f"{METRICS[m][0]} was not measured{where}."
+    return f"{metric_name(m)} was not measured{where}."
 
 def _floor(runs):
     "How many faces a Fréchet distance compares, and what it is between real faces."
@@ -626,7 +632,7 @@ def answer_sentence(row, # a row of `ablation_table`
     if not row["n"]: return f"{title} cannot be compared: no edit has a value on both sides."
     some = "person" if row["people"] == 1 else "people, which is few," if few(row["people"]) else "people"
     who = f"On {row['n']:,} pairs of edits of {row['people']:,} {some} ({row['seeds']} seed{'s'*(row['seeds'] != 1)}) {change}"
-    a,b,title = row["baseline"]*k,row["variant"]*k,re.sub(r" \((%|dB)\)$", "", title)
+    a,b,title = row["baseline"]*k,row["variant"]*k,metric_name(row["metric"])
     if row["people"] < 2 or not math.isfinite(row["low"]): return f"{who} took {title} from {a:.{digits}f} to {b:.{digits}f}; with one person there is no interval over people, so this decides nothing."
     changed = f"{who} changed {title} by {signed(row, row['metric'])}"
     agreed,_,readers = readers_say(row.get("judges") or {}) if row["metric"] == "accuracy" else (None, None, "")
