@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Commands', 'main', 'systems', 'prepare', 'render', 'read_fields', 'train', 'bench', 'evaluate', 'read_to',
-           'edit', 'models', 'demo', 'export', 'report_command', 'report', 'study']
+           'edit', 'models', 'demo', 'export', 'study_members', 'report_command', 'report', 'publish', 'study']
 
 # %% ../../nbs/app/01_cli.ipynb #a4aaba94
 import os, subprocess, sys
@@ -347,6 +347,17 @@ def export(out:Annotated[Path, Argument(help="File to write; its name ends in .o
     typer.echo(f"Written: {out} (at most {far:.1e} from PyTorch, in units of [-1, 1])")
 
 # %% ../../nbs/app/01_cli.ipynb #9b2f9cf4
+def study_members(work # working folder of a study
+                 )->dict: # group -> its run folders; empty where no manifest names them
+    "The runs that a study's profile names."
+    import json
+    path = Path(work)/"manifest.json"
+    if not path.is_file(): return {}
+    try: runs = json.loads(path.read_text())["runs"]
+    except (ValueError, KeyError, TypeError): raise FesganError(f"{path} is damaged; the next `fesgan study` writes it anew.") from None
+    groups = dict.fromkeys(r.partition("/")[0] for r in runs)
+    return {g: [r.removeprefix(f"{g}/") for r in runs if r.startswith(f"{g}/")] for g in groups}
+
 def report_command(work:Path, # working folder of a study
                    out:Path, # where the report goes
                    profile:dict, # for the title and what is said of each group of runs
@@ -354,22 +365,25 @@ def report_command(work:Path, # working folder of a study
                   )->list: # the words of a command
     "The papermill command of the report, as in the Snakefile."
     import json
-    groups = {g: said for g,said in profile.get("groups", {}).items() if (Path(work)/g).is_dir()}
-    parameters = dict(work=str(work), out=str(out), title=profile.get("title", profile["name"]), groups=groups, pictures=profile.get("pictures", True))
+    members = study_members(work)
+    groups = {g: said for g,said in profile.get("groups", {}).items() if (Path(work)/g).is_dir() and (g in members or not members)}
+    parameters = dict(work=str(work), out=str(out), title=profile.get("title", profile["name"]), groups=groups,
+                      pictures=profile.get("pictures", True), members=members)
     return [sys.executable, "-m", "papermill", str(root/"nbs"/"study"/"90_report.ipynb"), str(work/"report.ipynb"), "-y", json.dumps(parameters),
             "--cwd", str(root), "--no-progress-bar"]
 
 # %% ../../nbs/app/01_cli.ipynb #9fe75aa9
 @app.command()
 def report(work:Annotated[Path, Argument(help="A study's working folder, for instance reports/runs/demo.")],
-           out:Annotated[Path, Argument(help="Folder for tables, figures, pages; index.html is the first page.")],
+           out:Annotated[Path | None, Argument(help="Folder for tables, figures, pages; index.html is the first page. Default: report, in the working folder.")]=None,
            profile:Annotated[str | None, Option(help="Profile whose title and groups the report states. Default: the name of the working folder.")]=None):
     """Write tables, figures and pages again from what lies in a study's working folder.
 
     \b
     Example:
-      fesgan report reports/runs/demo reports/demo"""
-    root,work,out = repository(),work.resolve(),out.resolve()
+      fesgan report reports/runs/demo"""
+    root,work = repository(),work.resolve()
+    out = out.resolve() if out else work/"report"
     if not any(work.glob("*/*/*/metrics.json")): raise FesganError(f"{work} holds no evaluated run (*/*/*/metrics.json). Name a study's working folder, such as reports/runs/demo.")
     command = report_command(work, out, read_profile(find_profile(profile or work.name, root)), root)
     done = subprocess.run(command, cwd=root, env=job_environment(1), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -377,6 +391,28 @@ def report(work:Annotated[Path, Argument(help="A study's working folder, for ins
         typer.echo("\n".join(done.stdout.splitlines()[-25:]), err=True)
         raise typer.Exit(1)
     typer.echo(f"The report: {out/'index.html'}")
+
+# %% ../../nbs/app/01_cli.ipynb #609449c2
+@app.command()
+def publish(profile:Annotated[str, Argument(help="A name in profiles/, or a yaml file of your own: whose study is published.")]="demo",
+            work:Annotated[Path | None, Option(help="Folder that was given to the study with --work. Default: reports/runs in the repository.")]=None,
+            out:Annotated[Path | None, Option(help="Folder for published reports. Default: reports in the repository.")]=None):
+    """Copy a study's finished report to reports/<profile>, whole or not at all, and say what it replaced.
+
+    Refused where a run or a file is no longer what the report was made from.
+
+    \b
+    Examples:
+      fesgan study && fesgan publish demo
+      fesgan publish paper --work /scratch/runs --out ~/pages"""
+    from fesgan.reporting.html import publish_report
+    root = repository()
+    facts = read_profile(find_profile(profile, root))
+    work,out = work or root/facts.get("work", "reports/runs"),out or root/"reports"
+    folder = out.expanduser().resolve()/facts["name"]
+    files = publish_report(work.expanduser().resolve()/facts["name"], folder)
+    replaced = ", ".join(f"{len(files[k])} {k}" for k in ("new", "changed", "gone", "same") if files[k])
+    typer.echo(f"Published: {folder/'index.html'} (files: {replaced})")
 
 # %% ../../nbs/app/01_cli.ipynb #b95f61b6
 def _in_repository(path, root):
