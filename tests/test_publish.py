@@ -73,6 +73,7 @@ def test_the_study_writes_where_git_ignores_it_and_publishing_copies(tmp_path):
     assert subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout == before
 
 
+@pytest.mark.skipif(not (ROOT/".git").exists(), reason="no clone")
 def test_the_repositorys_own_work_folder_is_ignored():
     "So `make study` leaves git as it was."
     for path in ("reports/runs/demo/report/index.html", "reports/runs/demo/published.json", "dist/a.whl", "build/lib/a.py"):
