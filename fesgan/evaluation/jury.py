@@ -90,10 +90,10 @@ def see_fer(x, # float (B,3,S,S), 0..255
     grey = (x*torch.tensor(GREY, device=x.device)[:, None, None]).sum(1, keepdim=True)
     return middle(grey, share, 64)/127.5-1
 
-# %% ../../nbs/evaluation/02a_jury.ipynb #c6466201
+# %% ../../nbs/evaluation/02a_jury.ipynb #abfefe98
 JURY = { # name: (network, what it is shown, the share of the picture's side that it sees)
     "face-api": (face_api_network, see_face_api, .8),
-    "fer": (fer_network, see_fer, .8),
+    "fer": (fer_network, see_fer, .7),
 }
 
 class Juror(Judge):

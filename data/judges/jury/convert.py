@@ -51,7 +51,9 @@ def fer(file):
     order, s, found = [FER.index(e) for e in OURS], {}, {}
     file["model_weights"].visititems(lambda name, v: found.update({(name.split("/")[0], name.split("/")[-1]): v[()]}) if hasattr(v, "shape") else None)
     def conv(ours, layer, kernel="kernel", axes=(3, 2, 0, 1)): s[f"{ours}.weight"] = found[layer, f"{kernel}:0"].transpose(axes)
-    def norm(ours, n): s.update({f"{ours}.{a}": found[f"batch_normalization_{n}", f"{b}:0"] for a, b in NORM.items()})
+    def norm(ours, n):
+        s.update({f"{ours}.{a}": found[f"batch_normalization_{n}", f"{b}:0"] for a, b in NORM.items()})
+        s[f"{ours}.num_batches_tracked"] = np.int64(0)
     def separable(ours, n):
         conv(f"{ours}.0", f"separable_conv2d_{n}", "depthwise_kernel", (2, 3, 0, 1))
         conv(f"{ours}.1", f"separable_conv2d_{n}", "pointwise_kernel")
@@ -72,4 +74,4 @@ def fer(file):
 if __name__ == "__main__":
     shards, hdf5, out = sys.argv[1:]
     with h5py.File(hdf5) as file: states = {"face-api": face_api(read_shards(shards)), "fer": fer(file)}
-    for name, s in states.items(): save_file({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in s.items()}, Path(out)/f"{name}.safetensors")
+    for name, s in states.items(): save_file({k: torch.from_numpy(np.array(v, order="C")) for k, v in s.items()}, Path(out)/f"{name}.safetensors")
