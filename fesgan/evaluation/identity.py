@@ -98,14 +98,14 @@ def identity_shares(table:pd.DataFrame # what `compare_identity` returned
 
 # %% ../../nbs/evaluation/00_identity.ipynb #0cf59eac
 def strangers(descriptors, # of real faces (N,128); rows of NaN are left out
-              people, # who is on each (N,)
+              people, # who is on each (N,); faces without a name are left out
               threshold:float=.6 # as in `compare_identity`
              )->dict: # pairs, distance (mean), fvs (mean), verified (share that pass as one person); NaN if there are no two people
     "What two different people score, over all pairs of faces of two people."
+    from scipy.spatial.distance import pdist
     e,who = np.asarray(descriptors, float),pd.factorize(np.asarray(people, dtype=object))[0]
-    e,who = (x[~np.isnan(e).any(1)] for x in (e, who))
-    i,j = np.triu_indices(len(e), 1)
-    i,j = (x[who[i] != who[j]] for x in (i, j))
-    d = np.linalg.norm(e[i]-e[j], axis=1)
+    usable = ~np.isnan(e).any(1) & (who >= 0)
+    e,who = e[usable],who[usable]
+    d = pdist(e)[pdist(who[:, None].astype(float)) > 0]
     if not len(d): return dict(pairs=0) | dict.fromkeys(("distance", "fvs", "verified"), float("nan"))
     return dict(pairs=len(d), distance=float(d.mean()), fvs=float(fvs(d, threshold).mean()), verified=float((d <= threshold).mean()))
