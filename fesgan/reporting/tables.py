@@ -147,6 +147,11 @@ def read_variants(folders # run folders
     return [p | {"label": labels[p["variant"]]} for p in runs]
 
 # %% ../../nbs/reporting/01_tables.ipynb #946f3b4a
+def _beside(folder):
+    "What metrics.json says beside the metrics: why some are missing, and what strangers score."
+    whole = read_json(folder/"metrics.json")
+    return {f"{k}_missing": v for k,v in (whole.get("missing") or {}).items()} | {f"strangers_{k}": v for k,v in (whole.get("strangers") or {}).items()}
+
 def read_runs(folders, # run folders
               allow_missing:bool=False # keep runs that were not evaluated, with empty metrics
              )->pd.DataFrame: # one row a run: `run`, `variant`, its parameters, and for a metric m: m, m_std, m_low, m_high, m_n
@@ -154,9 +159,9 @@ def read_runs(folders, # run folders
     folders = [Path(f) for f in folders]
     rows,missing = [],[str(f) for f in folders if not (f/"metrics.json").is_file()]
     for folder,params in zip(folders, read_variants(folders), strict=True):
-        metrics = {} if str(folder) in missing else read_metrics(folder)
-        values = {k if part == "mean" else f"{k}_{part}": v for k,m in metrics.items() for part,v in m.items() if v is not None}
-        rows.append({"run": folder.name, **params, **values})
+        known = {} if str(folder) in missing else read_metrics(folder)
+        values = {k if part == "mean" else f"{k}_{part}": v for k,m in known.items() for part,v in m.items() if v is not None}
+        rows.append({"run": folder.name, **params, **values, **({} if not known else _beside(folder))})
     if missing and not allow_missing: raise FesganError(f"No metrics.json in {', '.join(missing)}; evaluate these runs, or leave them out.")
     if not rows: raise FesganError("No run folders were given; train and evaluate a run first.")
     runs = pd.DataFrame(rows)
@@ -286,6 +291,8 @@ def _over_runs(runs, metric):
     "A metric of whole sets as text: the mean over runs; of one run with the interval that it brings."
     _,_,_,digits,k = METRICS[metric]
     values = pd.to_numeric(runs[metric], errors="coerce").dropna() if metric in runs else pd.Series(dtype=float)
+    if metric == "fd_dlib" and {"fd_floor", "fd_dlib_n"} <= set(runs) and len(values):
+        return f"{values.mean():.{digits}f} (n {int(runs.fd_dlib_n.min()):,}; real {runs.fd_floor.mean():.{digits}f})"
     ends = [pd.to_numeric(runs[f"{metric}_{e}"]).iloc[0]*k if len(runs) == 1 and f"{metric}_{e}" in runs else math.nan for e in ("low", "high")]
     return format_interval(values.mean()*k, *ends, digits)
 
@@ -409,6 +416,7 @@ def results_note(runs, # as in `results_table`
     if lost: note.append(f"In {lost:,} of these edits no face was found; they have no ACD and no FVS.")
     note += [said for m in metrics if (said := _not_measured(runs, edits, m))]
     if "fd_dlib" in metrics: note += _floor(runs)
+    if {"fvs", "verified"} & set(metrics): note += _strangers(runs)
     note += _reference_note(edits, references)
     if published is not None: note.append(f"Published: {'; '.join(published.source.unique())}. {DIFFERENT_DATA}")
     return " ".join(note)
@@ -418,14 +426,21 @@ def _not_measured(runs, edits, m):
     lacking = list(runs.label) if m not in runs else list(runs.label[runs[m].isna()])
     in_edits = edits is not None and METRICS[m][1] in edits and edits[METRICS[m][1]].notna().any()
     if not lacking or in_edits: return ""
+    why = list(runs[f"{m}_missing"].dropna()) if f"{m}_missing" in runs else []
+    if why: return why[0]
     where = "" if len(lacking) == len(runs) > 1 else f" in {', '.join(dict.fromkeys(map(str, lacking)))}"
     return f"{metric_name(m)} was not measured{where}."
 
 def _floor(runs):
-    "How many faces a Fréchet distance compares, and what it is between real faces."
-    if "fd_floor" not in runs or "fd_dlib_n" not in runs: return []
-    n = sorted({int(v) for v in runs.fd_dlib_n.dropna()})
-    return [f"FD-dlib compares {' to '.join(f'{v:,}' for v in dict.fromkeys((n[0], n[-1])))} edits with real faces; real faces differ from one another by {runs.fd_floor.mean():.3f}."] if n else []
+    "What stands in the cells of a Fréchet distance."
+    if "fd_floor" not in runs or not runs.fd_floor.notna().any(): return []
+    return ["FD-dlib: edits against real test faces of the expressions asked for; in brackets n, of each, and what as many real faces score against other real ones."]
+
+def _strangers(runs):
+    "What two different people score on this data."
+    if "strangers_fvs" not in runs or not runs.strangers_fvs.notna().any(): return []
+    s = runs[["strangers_distance", "strangers_fvs", "strangers_verified"]].astype(float).mean()
+    return [f"Two strangers among these faces have an ACD of {s.iloc[0]:.3f} and an FVS of {s.iloc[1]:.1f}; {s.iloc[2]:.0%} of such pairs pass as the same person.".replace("%", " %")]
 
 def _reference_note(edits, references):
     "What the two rows without training say, or that they are missing."
