@@ -82,7 +82,8 @@ def test_ablation_drops_unmatched_rows_and_says_so(tmp_path):
     assert (row.n, row.people, row.dropped) == (9, 3, 3)
     assert row.difference == pytest.approx(0.05)  # without pairing the missing person would change it
     assert "3 edits had no partner and were dropped" in table.attrs["note"]
-    assert "raised ACD by 0.050" in tables.answer_sentence(row, "removing the skip")
+    said = tables.answer_sentence(row, "removing the skip")
+    assert "changed ACD by +0.050" in said and "take it as a hint" in said  # three people: a quarter of all sign flips does as much
 
 
 def test_ablation_of_other_seeds_is_refused(tmp_path):

@@ -108,13 +108,13 @@ def test_unchanged_and_true_face_have_rows(tmp_path):
     assert table.ACD["unchanged"].startswith("0.000") and table.ACD["true face"].startswith("0.33")
     assert table["PSNR (dB) ↑"]["true face"] == "–" and table["PSNR (dB) ↑"]["unchanged"].startswith("30.")
     nearer = table["nearer than the input (PSNR, dB)"]
-    assert nearer["A"].startswith("-1.") and nearer["B"].startswith("1.") and nearer["unchanged"] == "–"
+    assert nearer["A"].startswith("-0.9") and nearer["B"].startswith("1.0") and nearer["unchanged"] == "–"
 
 
 def test_note_says_nearer_or_further_paired(tmp_path):
     folders = [make_run(tmp_path, "a", label="A"), make_run(tmp_path, "b", label="B", psnr=31.), make_run(tmp_path, "c", label="C", psnr=30.)]
     note = tables.results_note(tables.read_runs(folders), tables.read_edits(folders), None, ["acd"], tables.read_references(folders))
-    assert re.search(r"A is 1\.0\d dB \[0\.9\d, 1\.\d\d\] further from the true face than the unchanged input \(PSNR, 36 edits of 12 people, p = .\d+\)", note)
+    assert re.search(r"A is 0\.9\d dB \[0\.9\d, 1\.0\d\] further from the true face than the unchanged input \(PSNR, 36 edits of 12 people, p = \.\d+\)", note)
     assert re.search(r"B is \S+ dB \[\S+ \S+ nearer to the true face", note) and "C is not shown to be nearer" in note
 
 

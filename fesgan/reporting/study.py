@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from ..evaluation.edits import check_metrics
-from ..evaluation.recognition import JURY, against, against_real, moved, own_judges
+from ..evaluation.jury import JURY, own_judges
+from ..evaluation.recognition import against, against_real, moved
 from ..evaluation.statistics import few, format_p, holm
 from ..files import FesganError, atomic, choose
 from ..models.generator import Generator, load_generator

@@ -8,7 +8,7 @@ __all__ = ['METRICS', 'TO_TRUTH', 'UNREADABLE', 'BOOKKEEPING', 'REFERENCES', 'DA
            'differing', 'plain', 'read_variants', 'read_runs', 'read_edits', 'read_references', 'reference_faces',
            'readers', 'summarise', 'format_interval', 'p_cell', 'published', 'our_cells', 'their_cells',
            'reference_cells', 'nearer_table', 'nearer_sentences', 'show', 'results_table', 'results_note',
-           'judge_titles', 'recognition_table', 'recognition_note', 'augmentation_table', 'pair_edits',
+           'judge_groups', 'recognition_table', 'recognition_note', 'augmentation_table', 'pair_edits',
            'ablation_table', 'correct_together', 'towards', 'signed', 'readers_say', 'answer_sentence', 'ablation_text',
            'to_latex', 'to_markdown', 'write_table']
 
@@ -17,7 +17,8 @@ import itertools, json, math, re
 from pathlib import Path
 import numpy as np, pandas as pd, yaml
 from ..files import FesganError, atomic, choose, shipped
-from ..evaluation.recognition import JURY, against_real, gain, moved, own_judges, read_real, recognised
+from ..evaluation.jury import JURY, own_judges
+from ..evaluation.recognition import against_real, agreement, gain, moved, read_real, recognised
 from ..evaluation.statistics import few, format_p, holm, paired, subjects, summary
 
 # %% ../../nbs/reporting/01_tables.ipynb #887693be
@@ -147,6 +148,11 @@ def read_variants(folders # run folders
     return [p | {"label": labels[p["variant"]]} for p in runs]
 
 # %% ../../nbs/reporting/01_tables.ipynb #946f3b4a
+def _beside(folder):
+    "What metrics.json says beside the metrics: why some are missing, and what strangers score."
+    whole = read_json(folder/"metrics.json")
+    return {f"{k}_missing": v for k,v in (whole.get("missing") or {}).items()} | {f"strangers_{k}": v for k,v in (whole.get("strangers") or {}).items()}
+
 def read_runs(folders, # run folders
               allow_missing:bool=False # keep runs that were not evaluated, with empty metrics
              )->pd.DataFrame: # one row a run: `run`, `variant`, its parameters, and for a metric m: m, m_std, m_low, m_high, m_n
@@ -154,9 +160,9 @@ def read_runs(folders, # run folders
     folders = [Path(f) for f in folders]
     rows,missing = [],[str(f) for f in folders if not (f/"metrics.json").is_file()]
     for folder,params in zip(folders, read_variants(folders), strict=True):
-        metrics = {} if str(folder) in missing else read_metrics(folder)
-        values = {k if part == "mean" else f"{k}_{part}": v for k,m in metrics.items() for part,v in m.items() if v is not None}
-        rows.append({"run": folder.name, **params, **values})
+        known = {} if str(folder) in missing else read_metrics(folder)
+        values = {k if part == "mean" else f"{k}_{part}": v for k,m in known.items() for part,v in m.items() if v is not None}
+        rows.append({"run": folder.name, **params, **values, **({} if not known else _beside(folder))})
     if missing and not allow_missing: raise FesganError(f"No metrics.json in {', '.join(missing)}; evaluate these runs, or leave them out.")
     if not rows: raise FesganError("No run folders were given; train and evaluate a run first.")
     runs = pd.DataFrame(rows)
@@ -286,6 +292,8 @@ def _over_runs(runs, metric):
     "A metric of whole sets as text: the mean over runs; of one run with the interval that it brings."
     _,_,_,digits,k = METRICS[metric]
     values = pd.to_numeric(runs[metric], errors="coerce").dropna() if metric in runs else pd.Series(dtype=float)
+    if metric == "fd_dlib" and {"fd_floor", "fd_dlib_n"} <= set(runs) and len(values):
+        return f"{values.mean():.{digits}f} (n {int(runs.fd_dlib_n.min()):,}; real {runs.fd_floor.mean():.{digits}f})"
     ends = [pd.to_numeric(runs[f"{metric}_{e}"]).iloc[0]*k if len(runs) == 1 and f"{metric}_{e}" in runs else math.nan for e in ("low", "high")]
     return format_interval(values.mean()*k, *ends, digits)
 
@@ -409,6 +417,7 @@ def results_note(runs, # as in `results_table`
     if lost: note.append(f"In {lost:,} of these edits no face was found; they have no ACD and no FVS.")
     note += [said for m in metrics if (said := _not_measured(runs, edits, m))]
     if "fd_dlib" in metrics: note += _floor(runs)
+    if {"fvs", "verified"} & set(metrics): note += _strangers(runs)
     note += _reference_note(edits, references)
     if published is not None: note.append(f"Published: {'; '.join(published.source.unique())}. {DIFFERENT_DATA}")
     return " ".join(note)
@@ -418,14 +427,21 @@ def _not_measured(runs, edits, m):
     lacking = list(runs.label) if m not in runs else list(runs.label[runs[m].isna()])
     in_edits = edits is not None and METRICS[m][1] in edits and edits[METRICS[m][1]].notna().any()
     if not lacking or in_edits: return ""
+    why = list(runs[f"{m}_missing"].dropna()) if f"{m}_missing" in runs else []
+    if why: return why[0]
     where = "" if len(lacking) == len(runs) > 1 else f" in {', '.join(dict.fromkeys(map(str, lacking)))}"
     return f"{metric_name(m)} was not measured{where}."
 
 def _floor(runs):
-    "How many faces a Fréchet distance compares, and what it is between real faces."
-    if "fd_floor" not in runs or "fd_dlib_n" not in runs: return []
-    n = sorted({int(v) for v in runs.fd_dlib_n.dropna()})
-    return [f"FD-dlib compares {' to '.join(f'{v:,}' for v in dict.fromkeys((n[0], n[-1])))} edits with real faces; real faces differ from one another by {runs.fd_floor.mean():.3f}."] if n else []
+    "What stands in the cells of a Fréchet distance."
+    if "fd_floor" not in runs or not runs.fd_floor.notna().any(): return []
+    return ["FD-dlib: edits against real test faces of the expressions asked for; in brackets n, of each, and what as many real faces score against other real ones."]
+
+def _strangers(runs):
+    "What two different people score on this data."
+    if "strangers_fvs" not in runs or not runs.strangers_fvs.notna().any(): return []
+    s = runs[["strangers_distance", "strangers_fvs", "strangers_verified"]].astype(float).mean()
+    return [f"Two strangers among these faces have an ACD of {s.iloc[0]:.3f} and an FVS of {s.iloc[1]:.1f}; {s.iloc[2]:.0%} of such pairs pass as the same person.".replace("%", " %")]
 
 def _reference_note(edits, references):
     "What the two rows without training say, or that they are missing."
@@ -439,12 +455,10 @@ def _reference_note(edits, references):
             "ACD, FVS, same person and colour distance are best where the true face's are.", *nearer_sentences(nearer_table(edits, references)), *said]
 
 # %% ../../nbs/reporting/01_tables.ipynb #88277f35
-def judge_titles(names # of the networks that have read
-                )->dict: # name -> title; own judges first, then the jury
-    "What a column of a judge is called."
-    own = own_judges(names)
-    said = {"judge": "accuracy (%)", "second": "accuracy, second judge (%)"}
-    return {j: said.get(j, f"accuracy, {j} (%)") for j in own} | {j: f"jury, {j} (%)" for j in JURY if j in names}
+def judge_groups(names # of the networks that have read
+                )->dict: # title -> names; own judges first, then each of the jury
+    "Whose readings make a column."
+    return {"accuracy (%)": own_judges(names)} | {f"jury, {j} (%)": [j] for j in JURY if j in names}
 
 def _percent(s, key="mean"):
     "A share, or a difference of shares, as text in per cent."
@@ -457,15 +471,18 @@ def recognition_table(found:dict, # label -> list of Recognition, one for each s
     if not found: raise FesganError("There is no run whose edits a judge has read; evaluate a run first.")
     theirs = {} if published is None else dict(zip(published.method, published.accuracy, strict=True))
     first = next(iter(found.values()))
-    names = judge_titles(first[0].real)
-    chance = f"{100/len(first[0].targets):.1f}"
-    rows = [{"method": "unchanged", **dict.fromkeys(names.values(), chance), "read anew (%)": "0.0"},
-            {"method": "true face", "published (%)": theirs.get("real images"), **{title: _percent(read_real(first, j)) for j,title in names.items()}}]
+    groups = judge_groups(first[0].real)
+    own,chance = groups["accuracy (%)"],f"{100/len(first[0].targets):.1f}"
+    def each(share): return ", ".join(f"{100*share(j)['mean']:.1f}" for j in own)
+    rows = [{"method": "unchanged", **dict.fromkeys(groups, chance), "each judge (%)": chance, "read anew (%)": "0.0"},
+            {"method": "true face", "published (%)": theirs.get("real images"), **{title: _percent(read_real(first, names)) for title,names in groups.items()},
+             "each judge (%)": each(lambda j: read_real(first, j))}]
     for label,seeds in found.items():
-        real = {title.replace(" (%)", " less real (points)"): _percent(against_real(seeds, j), "difference") for j,title in names.items()}
-        rows.append({"method": label, "seeds": str(len(seeds)), "published (%)": theirs.get(label), **{title: _percent(recognised(seeds, j)) for j,title in names.items()},
-                     "read anew (%)": _percent(moved(seeds, next(iter(names)))), **real})
+        real = {title.replace("accuracy", "").replace(" (%)", " less real (points)").strip(): _percent(against_real(seeds, names), "difference") for title,names in groups.items()}
+        rows.append({"method": label, "seeds": str(len(seeds)), "published (%)": theirs.get(label), **{title: _percent(recognised(seeds, names)) for title,names in groups.items()},
+                     "each judge (%)": each(lambda j, s=seeds: recognised(s, j)), "read anew (%)": _percent(moved(seeds, own)), **real})
     order = ["method", "seeds"] + ["published (%)"]*(published is not None)
+    if len(own) < 2: rows = [{k: v for k,v in r.items() if k != "each judge (%)"} for r in rows]
     table = pd.DataFrame(rows).map(lambda v: "–" if v is None or v != v else f"{v:.1f}" if isinstance(v, float) else v)
     table = table[order + [c for c in table if c not in (*order, "published (%)")]]
     table.attrs["note"] = recognition_note(first[0], published)
@@ -481,6 +498,8 @@ def recognition_note(f, # a Recognition
             "True face: the real test faces themselves (the paper's real images).",
             f"Read anew: edits in which the judge reads another expression than in the face itself; an edit that is as asked for in every case would have {100*(1-1/t):.0f} %.",
             "Less real: the share of a face's edits that are read as wanted, less whether the face itself is."]
+    own = own_judges(f.real)
+    note.append(f"Accuracy: the mean of {len(own)} judges, which are drawn again, too." if len(own) > 1 else "One judge alone has read them; another training of it would read otherwise.")
     if not any(j in f.real for j in JURY): note.append("No jury of networks that never saw these data has read them.")
     if few(people): note.append(DAGGER)
     if published is not None: note.append(f"Published: {'; '.join(published.source.unique())}.")
@@ -493,16 +512,17 @@ def augmentation_table(real, # Reread after real faces alone
                       )->pd.DataFrame: # text cells; what to know about them is in attrs["note"], numbers in attrs["gains"]
     "Does training on edits help a classifier?"
     r,targets = _percent(summary(real.right, real.people)),len(next(iter(edits.values()))[0].targets)
+    own = own_judges(next(iter(edits.values()))[0].real)
     gains = {label: gain(runs, real) for label,runs in found.items()}
     corrected = dict(zip(gains, holm(np.array([g["p"] for g in gains.values()])), strict=True))
-    rows = [{"method": "unchanged", "G (%)": f"{100/targets:.1f}"}, {"method": "true face", "G (%)": _percent(read_real(next(iter(edits.values())), "judge"))}]
+    rows = [{"method": "unchanged", "G (%)": f"{100/targets:.1f}"}, {"method": "true face", "G (%)": _percent(read_real(next(iter(edits.values())), own))}]
     for label,runs in found.items():
         both = summary(np.concatenate([f.right for f in runs]), np.concatenate([f.people for f in runs]))
-        rows.append({"method": label, "seeds": str(len(runs)), "R (%)": r, "G (%)": _percent(recognised(edits[label], "judge")), "R+G (%)": _percent(both),
+        rows.append({"method": label, "seeds": str(len(runs)), "R (%)": r, "G (%)": _percent(recognised(edits[label], own)), "R+G (%)": _percent(both),
                      "R+G less R (points)": _percent(gains[label], "difference"), "p (Holm)": p_cell(corrected[label])})
     table = pd.DataFrame(rows, columns=["method", "seeds", "R (%)", "G (%)", "R+G (%)", "R+G less R (points)", "p (Holm)"]).map(lambda v: "–" if v != v else v)
     table.attrs["note"] = (f"R and R+G: mean over {len(real.seeds)} classifier{'s'*(len(real.seeds) != 1)} of each kind, read on {len(real.labels):,} real test faces; both kinds learn from equally many batches. "
-                           "G: the study's judge on the edits of the test faces. In brackets a 95 % bootstrap interval over test faces; chance in the training of the classifiers comes on top.")
+                           "G: the study's own judges on the edits of the test faces. In brackets a 95 % bootstrap interval over test faces; chance in the training of the classifiers comes on top.")
     table.attrs["gains"] = {label: g | {"p_holm": float(corrected[label])} for label,g in gains.items()}
     return table
 
@@ -596,21 +616,14 @@ def signed(d, # with difference, low, high
     unit = " points" if k == 100 else " dB" if "dB)" in title else ""
     return f"{d['difference']*k:+.{digits}f}{unit} [{d['low']*k:+.{digits}f}, {d['high']*k:+.{digits}f}]"
 
-def _alone(d):
-    "The sign of a paired difference whose interval is clear of zero, else 0."
-    return 0 if not math.isfinite(d["low"]) or d["low"] <= 0 <= d["high"] else 1 if d["difference"] > 0 else -1
-
 def readers_say(judges:dict # name -> paired difference, of own judges and the jury
                )->tuple: # (sign that all own judges see, else 0; the jury's sign, None without one; words)
     "Do the judges agree, and does the jury?"
-    own,jury = [judges[j] for j in own_judges(judges)],[judges[j] for j in JURY if j in judges]
-    signs,listed = {_alone(d) for d in own},", ".join(f"{j} {signed(d)}" for j,d in judges.items())
-    agreed = signs.pop() if len(own) > 1 and len(signs) == 1 else 0
-    if len(own) < 2: words = "a single judge has read them, which decides nothing"
-    else: words = f"all {len(own)} own judges agree" if agreed else f"not all {len(own)} own judges see one"
-    if not jury: return agreed,None,f"{words}, and no outside jury has read them" + f" ({listed})"*(len(own) > 1)
-    outside = {_alone(d) for d in jury} - {0}
-    heard = outside.pop() if len(outside) == 1 else 0
+    said,own,listed = agreement(judges),len(own_judges(judges)),", ".join(f"{j} {signed(d)}" for j,d in judges.items())
+    agreed,heard = said.sign,said.jury
+    if own < 2: words = "a single judge has read them, which decides nothing"
+    else: words = f"all {own} own judges agree" if agreed else f"not all {own} own judges see one"
+    if heard is None: return agreed,None,f"{words}, and no outside jury has read them" + f" ({listed})"*(own > 1)
     says = "sees none" if not heard else "agrees" if heard == agreed else "sees the opposite" if agreed else "sees one"
     return agreed,heard,f"{words}, the jury {says} ({listed})"
 
