@@ -8,7 +8,7 @@ __all__ = ['WAYS_OUT', 'MODEL', 'WEIGHTS', 'FesganError', 'choose', 'os_sentence
            'pick_device', 'duration', 'Progress']
 
 # %% ../nbs/00_files.ipynb #c8c958e2
-import contextlib, errno, glob, hashlib, os, platform, shutil, sys, time, urllib.request
+import contextlib, hashlib, os, sys, time, urllib.request
 from pathlib import Path
 
 # %% ../nbs/00_files.ipynb #47282a20
@@ -25,6 +25,8 @@ def choose(value, # what the user gave
     return value
 
 # %% ../nbs/00_files.ipynb #00b2885f
+import errno
+
 WAYS_OUT = { # what the operating system says -> what it means here, and what to do
     errno.ENOSPC: "no space is left on the disk. Free some, then start the same command again; what was complete is kept",
     errno.EDQUOT: "your quota of this disk is used up. Free some, then start the same command again; what was complete is kept",
@@ -77,6 +79,8 @@ def cache_folder(*parts:str # path below the cache
     return path
 
 # %% ../nbs/00_files.ipynb #082986e3
+import glob, platform, shutil
+
 def temporary(path, # a file's final name
               process="" # a process id
              )->Path: # a hidden name beside it; long names are cut
@@ -201,8 +205,7 @@ class Progress:
                  file=None # where lines go; standard error if not given
                 ):
         self.total,self.what,self.every,self.file = total,what,every,file or sys.stderr
-        self.done,self.first,self.bar,self.note = 0,0,None,""
-        self.start = self.last = time.monotonic() # the clock on the wall may be set back
+        self.done,self.first,self.start,self.last,self.bar,self.note = 0,0,time.monotonic(),time.monotonic(),None,""
         notebook = "ipykernel" in sys.modules and not os.environ.get("FESGAN_HEADLESS")
         if notebook or self.file.isatty():
             from tqdm import tqdm

@@ -16,9 +16,11 @@ from typer import Argument, Option
 
 import fesgan
 from .study import (check_sweep, find_cluster, find_profile, job_environment, read_cluster, read_profile, repository, run_study, settings, unlock)
-from ..files import MODEL, FesganError, choose, os_sentence, pick_device
+from ..files import MODEL, FesganError, choose, pick_device
 
 # %% ../../nbs/app/01_cli.ipynb #66fe6b2f
+from ..files import os_sentence
+
 class Commands(typer.core.TyperGroup):
     "Commands whose `FesganError`s, and the system's refusals, are told in one sentence."
     def invoke(self, ctx):
