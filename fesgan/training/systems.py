@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STARGAN_OBJECTIVE', 'PAIRED_OBJECTIVE', 'SHARE', 'RATE', 'COUNT', 'FIELDS', 'GENERATOR', 'SYSTEMS', 'SWITCH',
            'Objective', 'Span', 'setting', 'plain', 'switch', 'Networks', 'Terms', 'Schedule', 'System', 'allowed',
-           'get_system', 'fields_help', 'list_systems', 'as_params', 'from_params', 'label']
+           'get_system', 'changed', 'fields_help', 'list_systems', 'as_params', 'from_params', 'label']
 
 # %% ../../nbs/training/01_systems.ipynb #b0e43dc3
 import dataclasses, math
@@ -216,7 +216,7 @@ def _cast(name, value):
         if kind is bool: return SWITCH[str(value).lower()]
         if isinstance(value, bool): raise ValueError
         read = kind(float(value))
-        if read != float(value) and value == value: raise ValueError # 1.5 is no whole number
+        if kind is int and read != float(value): raise ValueError
         return read
     except (ValueError, TypeError, KeyError, OverflowError):
         raise FesganError(f"{name}={value!r} is not {allowed(name)}.") from None
@@ -226,9 +226,11 @@ def get_system(name:str, # a key of `SYSTEMS`: `usgan`, `sargan`, `stargan`, ...
                **overrides # any of `FIELDS`
               )->System:
     "A system with the paper's settings, except for what you override."
-    return _checked(_changed(SYSTEMS[choose(name, SYSTEMS, "system")], overrides))
+    return _checked(changed(SYSTEMS[choose(name, SYSTEMS, "system")], overrides))
 
-def _changed(system, overrides):
+def changed(system:System,
+            overrides:dict # field -> value
+           )->System: # not checked yet
     "The system with other values."
     for k in overrides: choose(k, FIELDS, f"field of {system.name}")
     if str(overrides.get("skip")).lower() in SWITCH: # the ablation reads better as a switch
@@ -291,7 +293,7 @@ def label(system:System, # any system
           updates:int=None # length of the run, if it is another than the other variants'
          )->str: # as in "SARGAN (6 blocks, no skip)"
     "The system's title and every field that is not as published, or not as in the other variants of its profile."
-    usual = _changed(SYSTEMS[system.name], {k: v for k,v in (common or {}).items() if k in FIELDS})
+    usual = changed(SYSTEMS[system.name], {k: v for k,v in (common or {}).items() if k in FIELDS})
     words = [_words(k, getattr(system, k)) for k in FIELDS if getattr(system, k) != getattr(usual, k)]
     if updates is not None: words.append(f"{updates:,} updates")
     return system.title + (f" ({', '.join(words)})" if words else "")
