@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SMALLEST', 'REACH', 'DROPOUT', 'PADDINGS', 'PUBLISHED', 'with_condition', 'encoder', 'decoder', 'check_input',
-           'smoothed', 'moved', 'difference', 'Generator', 'save_generator', 'read_metadata', 'check_keys',
+           'smoothed', 'moved', 'difference', 'Generator', 'in_order', 'save_generator', 'read_metadata', 'check_keys',
            'load_generator', 'published_names', 'read_checkpoint', 'load_published']
 
 # %% ../../nbs/models/01_generator.ipynb #c38e9c57
@@ -156,6 +156,15 @@ class Generator(nn.Module):
         sarb = self.body[0]
         return sarb.attention(sarb.feature(self.encode(with_condition(x, c))))
 
+# %% ../../nbs/models/01_generator.ipynb #7b5fbc34
+def in_order(file:bytes # of safetensors
+            )->bytes: # the same names and numbers
+    "A safetensors file with its header sorted: its metadata would come in another order each time."
+    size = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" "*(-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[size:]
+
 # %% ../../nbs/models/01_generator.ipynb #292d39d1
 def save_generator(G:Generator, # the generator
                    path, # where to, `*.safetensors`
@@ -163,9 +172,10 @@ def save_generator(G:Generator, # the generator
                    **metadata # what else to remember; anything JSON can hold
                   )->Path: # `path`
     "Write weights and constructor arguments to one safetensors file."
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     state = {k: v.detach().to("cpu", dtype).contiguous() for k,v in G.state_dict().items()}
-    with atomic(path) as tmp: save_file(state, tmp, {"generator": json.dumps(G.config), **{k: json.dumps(v) for k,v in metadata.items()}})
+    texts = {k: json.dumps(v) for k,v in dict(generator=G.config, **metadata).items()}
+    with atomic(path) as tmp: tmp.write_bytes(in_order(save(state, texts)))
     return Path(path)
 
 # %% ../../nbs/models/01_generator.ipynb #1c433473

@@ -300,7 +300,8 @@ def check_own(folder:Path # without `params.yaml`
              )->None: # raises an explanation
     "A run folder holds a run and nothing else."
     ours = {"params.yaml", "history.jsonl", "samples", *CHECKPOINTS, *RESULT, *MEASURED}
-    strange = [p.name for p in sorted(folder.iterdir()) if p.name not in ours and p.stem not in NODES and p.name[0] != "."] if folder.is_dir() else []
+    def foreign(p): return p.name not in ours and p.stem not in NODES and p.suffix != ".log" and p.name[0] != "."
+    strange = [p.name for p in sorted(folder.iterdir()) if foreign(p)] if folder.is_dir() else []
     if strange: raise FesganError(f"{folder} is no run folder: it holds {strange[0]}. Choose a folder that is empty or does not exist.")
 
 # %% ../../nbs/training/02_trainer.ipynb #6cb55bf0
