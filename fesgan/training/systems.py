@@ -222,7 +222,7 @@ def _cast(name, value):
         raise FesganError(f"{name}={value!r} is not {allowed(name)}.") from None
 
 # %% ../../nbs/training/01_systems.ipynb #e1184a78
-def get_system(name:str, # a key of `SYSTEMS`: `usgan`, `sargan`, `stargan`, ...
+def get_system(name:str, /, # a key of `SYSTEMS`: `usgan`, `sargan`, `stargan`, ...
                **overrides # any of `FIELDS`
               )->System:
     "A system with the paper's settings, except for what you override."

@@ -6,9 +6,9 @@
 __all__ = ['PRECISIONS', 'CHECKPOINTS', 'RESULT', 'MEASURED', 'NODES', 'LATER', 'DERIVED', 'launch', 'build', 'State', 'weighed',
            'mine', 'descend', 'draw', 'learn', 'update', 'CudaGraphs', 'Replay', 'updater', 'rate', 'footprint',
            'free_memory', 'too_large', 'check_fit', 'read_params', 'check_own', 'changed_params', 'longer', 'clear',
-           'claim', 'read_history', 'content_hash', 'save_checkpoint', 'read_state', 'latest', 'load_checkpoint',
-           'sample_sheet', 'save_sheet', 'share_sums', 'window', 'stop_signals', 'alone', 'explained', 'spoken',
-           'Stopped', 'check_whole', 'run_params', 'train', 'agreed', 'run', 'finish']
+           'claim', 'read_history', 'content_hash', 'save_checkpoint', 'read_state', 'latest', 'other_run', 'saved_for',
+           'load_checkpoint', 'sample_sheet', 'save_sheet', 'share_sums', 'window', 'stop_signals', 'alone',
+           'explained', 'spoken', 'Stopped', 'check_whole', 'run_params', 'train', 'agreed', 'run', 'finish']
 
 # %% ../../nbs/training/02_trainer.ipynb #3aa18ec0
 import contextlib, fcntl, hashlib, io, json, math, os, shutil, signal, sys, time
@@ -27,7 +27,7 @@ from ..models.blocks import count_parameters, each_layer
 from ..models.edit import edit_all
 from ..models.generator import save_generator
 from ..provenance import save_provenance
-from .systems import PAIRED_OBJECTIVE, System, as_params, changed, label
+from .systems import PAIRED_OBJECTIVE, System, as_params, label
 
 # %% ../../nbs/training/02_trainer.ipynb #05d40fa4
 PRECISIONS = {"32-true": 4, "bf16-mixed": 2} # Fabric's name: bytes of an activation
@@ -341,7 +341,7 @@ def claim(folder:Path, # the run folder
     if not path.is_file(): check_own(folder)
     old = read_params(folder)
     differ = changed_params(old, dict.fromkeys(old) | params)
-    goes_on = longer(differ, params) and any((folder/c).is_file() for c in CHECKPOINTS)
+    goes_on = longer(differ, params) and bool(saved_for(params, folder)) # the old result goes when the new one can be made
     if differ and not (replace or goes_on):
         told = "; ".join(f"{k} is {a!r} there and {b!r} here" for k,(a,b) in differ.items())
         raise FesganError(f"{folder} holds another run: {told}. Choose another folder, or replace this one (--replace): what is there is lost.")
@@ -423,18 +423,28 @@ def latest(folder # a run folder
     if not there: return {}
     raise FesganError(f"{' and '.join(map(str, there))} cannot be read. Delete {'them' if len(there) > 1 else 'it'} to train from the start.")
 
+def other_run(why:str, folder)->FesganError:
+    "What to do with a checkpoint of another run."
+    return FesganError(f"The checkpoints in {folder} are of another run: {why}. Delete them to train from the start, or choose another folder.")
+
+def saved_for(params:dict, # of the run here
+              folder # its folder
+             )->dict: # of `read_state`; empty if there is no checkpoint
+    "The last saved state, if it is this run's or that of a shorter one."
+    saved = latest(folder)
+    differ = changed_params(saved.get("params", {}), params)
+    if differ and not longer(differ, params):
+        raise other_run("; ".join(f"{k} was {a!r} and is {b!r}" for k,(a,b) in differ.items()), folder)
+    return saved
+
 def load_checkpoint(state:State, # of the same system
                     folder:Path # the run folder
                    )->bool: # was there one?
     "Put the last saved state back, if there is one."
-    saved = latest(folder)
+    saved = saved_for(state.params if state else {}, folder)
     if not saved: return False
-    differ = changed_params(saved.get("params", {}), state.params)
-    told = "; ".join(f"{k} was {a!r} and is {b!r}" for k,(a,b) in differ.items() if not longer(differ, state.params))
-    try:
-        if not told: state.load_state_dict(saved)
-    except (KeyError, RuntimeError, TypeError, ValueError) as e: told = str(e).splitlines()[0]
-    if told: raise FesganError(f"The checkpoints in {folder} are of another run: {told}. Delete them to train from the start, or choose another folder.")
+    try: state.load_state_dict(saved)
+    except (KeyError, RuntimeError, TypeError, ValueError) as e: raise other_run(str(e).splitlines()[0], folder) from e
     return True
 
 # %% ../../nbs/training/02_trainer.ipynb #ac15262a
@@ -532,7 +542,7 @@ def run_params(system:System, # what is trained, at the faces' size
                **extra # further plain values
               )->dict: # plain values
     "What `params.yaml` says."
-    usual = None if common is None else common.get("steps") or changed(system, common).updates(len(faces))
+    usual = None if common is None else common.get("steps") or system.updates(len(faces))
     updates = steps if usual not in (None, steps) else None
     return dict(label=label(system, common, updates), **as_params(system), seed=seed, steps=steps, precision=precision, crop=faces.crop,
                 faces=len(faces), data_hash=faces.data_hash, **extra)
