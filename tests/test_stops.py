@@ -134,7 +134,7 @@ def test_checkpoints_of_earlier_versions_are_read(run, tmp_path):
 
 @pytest.mark.parametrize("fields,changed,says", [
     (dict(batch=1e12), {}, "Not enough memory for batches of 1000000000000 faces .* GB are needed, .* GB are free"),
-    (dict(width=2**20), {}, "Not enough memory"), (dict(critic_layers=9), {}, "choose between 1 and 4 layers"), (dict(block="sarb"), {}, "at least 20 with the sarb block"),
+    (dict(width=10**6), {}, "Not enough memory"), (dict(critic_layers=9), {}, "choose between 1 and 4 layers"), (dict(block="sarb"), {}, "at least 20 with the sarb block"),
     (dict(domains=2), {}, "come from 1 data set"), ({}, dict(steps=0), "steps=0"), ({}, dict(steps=1.5), "steps=1.5"), ({}, dict(seed=-1), "seed=-1"),
     ({}, dict(seed=2**70), "is not a whole number from 0 to"), ({}, dict(log_every=0), "log_every=0"), ({}, dict(precision="16-bit"), "precision '16-bit' is not known")])
 def test_what_cannot_be_trained_claims_no_folder(fields, changed, says, tmp_path):

@@ -28,7 +28,7 @@ from ..models.critic import LeakyReLU, PatchConv2d
 from ..models.edit import edit_all
 from ..provenance import device_name, package_versions
 from .systems import System, get_system
-from .trainer import State, check_fit, launch, updater
+from .trainer import State, build, check_fit, launch, updater
 
 # %% ../../nbs/training/04_bench.ipynb #2952f20e
 class Pictures(torch.utils.data.Dataset):

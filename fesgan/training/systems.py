@@ -53,7 +53,7 @@ class Span:
     def __str__(self):
         if self.high == math.inf: return f"above {self.low:g}" if self.ends[0] == "(" else f"of {self.low:g} or more"
         without = [f"{v:g}" for v,end in zip((self.low, self.high), self.ends) if end in "()"]
-        return f"from {self.low:g} to {self.high:g}" + (f" without {' and '.join(without)}" if without else "")
+        return f"from {self.low:g} to {self.high:,.9g}" + (f" without {' and '.join(without)}" if without else "")
 
 # %% ../../nbs/training/01_systems.ipynb #25872c39
 SHARE,RATE,COUNT = Span(0, 1),Span(0, 1, "[)"),Span(1)
@@ -102,8 +102,8 @@ class Networks:
                              say=lambda on: "from the identity" if on else "from noise")
     dropout_at_test: bool = setting(True, "dropout at test: in that paper's text, not in its code", say=switch("dropout at test"))
     image_size: int = setting(128, "pixels a side, a multiple of 4", Span(8, 1024), lambda v: f"{v}x{v}")
-    width: int = setting(64, "channels of the generator's first layer", Span(1, 2**20))
-    critic_width: int = setting(64, "channels of the critic's first layer", Span(1, 2**20))
+    width: int = setting(64, "channels of the generator's first layer", Span(1, 10**6))
+    critic_width: int = setting(64, "channels of the critic's first layer", Span(1, 10**6))
     critic_layers: int = setting(None, "stride-2 layers of the critic; unset: as many as the size allows, at most 6", Span(1, 10))
 
 # %% ../../nbs/training/01_systems.ipynb #80a35a26
