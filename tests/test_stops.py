@@ -192,7 +192,7 @@ def test_a_clock_that_jumps(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("words,says", [
-    (["--seed", "-1"], "-1 is not in the range"), (["--seed", 2**70], "is not a whole number from 0 to"), (["--set", "name=x"], "field of usgan 'name' is not known"),
+    (["--seed", "-1"], "Invalid value for '--seed'"), (["--seed", 2**70], "is not a whole number from 0 to"), (["--set", "name=x"], "field of usgan 'name' is not known"),
     (["--set", "image_size=33"], "33x33 pixels do not fit"), (["--set", "batch=1e12"], "GB are needed"), (["--set", "l_cyc=inf"], "l_cyc=inf is not a number"),
     (["--set", "title=Mine"], "field of usgan 'title' is not known")])
 def test_the_command_line(words, says, tmp_path, prepared):

@@ -341,7 +341,9 @@ def claim(folder:Path, # the run folder
     if not path.is_file(): check_own(folder)
     old = read_params(folder)
     differ = changed_params(old, dict.fromkeys(old) | params)
-    goes_on = longer(differ, params) and bool(saved_for(params, folder)) # the old result goes when the new one can be made
+    goes_on = False
+    if longer(differ, params): # the old result goes only where the new one can be made from it
+        with contextlib.suppress(FesganError) if replace else contextlib.nullcontext(): goes_on = bool(saved_for(params, folder))
     if differ and not (replace or goes_on):
         told = "; ".join(f"{k} is {a!r} there and {b!r} here" for k,(a,b) in differ.items())
         raise FesganError(f"{folder} holds another run: {told}. Choose another folder, or replace this one (--replace): what is there is lost.")
