@@ -125,7 +125,7 @@ def test_prepare_and_train(tmp_path):
     words = ["train", "usgan", tmp_path/"faces", "-o", tmp_path/"run", "--steps", 5, "--device", "cpu", "--set", "width=4", "--set", "critic_width=4", "--set", "skip=false"]
     assert fesgan(*words)[0] == 0
     params = yaml.safe_load((tmp_path/"run"/"params.yaml").read_text())
-    assert (params["label"], params["steps"], params["dataset"], params["skip"]) == ("US-GAN (no skip)", 5, "rendered", "none")
+    assert (params["label"], params["steps"], params["dataset"], params["skip"]) == ("US-GAN (no skip, 32x32, width 4, critic_width 4)", 5, "rendered", "none")
     made = (tmp_path/"run"/"generator.safetensors").stat().st_mtime_ns
     assert fesgan(*words)[0] == 0 and (tmp_path/"run"/"generator.safetensors").stat().st_mtime_ns == made
     fails(*words, "--seed", 1, says="holds another run: seed is 0 there and 1 here")

@@ -28,7 +28,7 @@ from ..models.critic import LeakyReLU, PatchConv2d
 from ..models.edit import edit_all
 from ..provenance import device_name, package_versions
 from .systems import System, get_system
-from .trainer import State, build, launch, updater
+from .trainer import State, build, check_fit, launch, updater
 
 # %% ../../nbs/training/04_bench.ipynb #2952f20e
 class Pictures(torch.utils.data.Dataset):
@@ -233,7 +233,8 @@ def bench(names=("usgan", "sargan", "stargan"), # systems
     "Time the public loop and the trainer side by side."
     where = launch(device).device
     fields = dict(batch=8) | fields
-    systems = [get_system(n, **fields) for n in names]
+    systems = [get_system(n, **fields) for n in dict.fromkeys(names)]
+    for s in systems: check_fit(s, s.image_size, launch(where.type))
     def measure(): return {p: in_own_process(device_speed, where.type, t) for p,t in PRECISIONS.items()}
     speeds,times,memory = [measure()],{},{} # measured before, between and after: the fastest is what the device can do
     with tempfile.TemporaryDirectory() as tmp, Progress(len(systems)*(len(LOOPS)*rounds + len(EDITS)), "benchmark") as progress:
