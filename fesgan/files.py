@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['WAYS_OUT', 'MODEL', 'WEIGHTS', 'FesganError', 'choose', 'os_sentence', 'project', 'shipped', 'cache_folder',
            'temporary', 'alive', 'sweep_stale', 'disk_is_full', 'atomic', 'sha256', 'weights', 'keep_memory',
-           'pick_device', 'duration', 'Progress']
+           'pick_device', 'duration', 'Progress', 'stranger', 'own_folder', 'writing', 'parse_yaml', 'read_yaml',
+           'new_file']
 
 # %% ../nbs/00_files.ipynb #c8c958e2
-import contextlib, hashlib, os, sys, time, urllib.request
+import contextlib, fnmatch, hashlib, os, re, stat, sys, time, urllib.request
 from pathlib import Path
 
 # %% ../nbs/00_files.ipynb #47282a20
@@ -82,10 +83,10 @@ def cache_folder(*parts:str # path below the cache
 import glob, platform, shutil
 
 def temporary(path, # a file's final name
-              process="" # a process id
+              process=None # a process id; this one's if not given
              )->Path: # a hidden name beside it; long names are cut
-    "The name under which a process of this machine writes a file."
-    path = Path(path)
+    "The name under which a process of this machine writes a file or folder."
+    path,process = Path(path),process or os.getpid()
     suffix = path.suffix if len(path.suffix) < 20 else ""
     stem = path.stem if len(os.fsencode(path.stem)) < 120 else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
     machine = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
@@ -122,7 +123,7 @@ def atomic(path # the file's final name
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep_stale(path)
-    tmp = temporary(path, os.getpid())
+    tmp = temporary(path)
     try:
         tmp.touch()
         mode = tmp.stat().st_mode # what the umask allows; some libraries write files that only their owner may read
@@ -233,3 +234,105 @@ class Progress:
     def __enter__(self): return self
     def __exit__(self, *exc):
         if self.bar is not None: self.bar.close()
+
+# %% ../nbs/00_files.ipynb #74eb0fb4
+def _fits(name, pattern):
+    "Does a relative path have the parts of a pattern, one by one?"
+    parts,wanted = name.split("/"),pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+def stranger(folder:Path, # an existing folder
+             marks # patterns of our own files below it
+            ): # relative path of the first thing in it that is not ours; None if there is none
+    "Look for what we did not make."
+    def unreadable(e): raise FesganError(f"{e.filename} cannot be looked into ({e.strerror}). Choose another folder.")
+    above = {"/".join(m.split("/")[:i]) for m in marks for i in range(1, m.count("/")+1)}
+    for place,folders,files in os.walk(folder, onerror=unreadable):
+        for f in sorted(folders+files):
+            name = (Path(place)/f).relative_to(folder).as_posix()
+            kind = os.lstat(Path(place)/f).st_mode
+            whole = re.sub(r"(^|/)\.([^/]+)\.\w{6}-\d+(\.[^./]*)?$", r"\1\2\3", name) # `atomic` was killed
+            allowed = above if stat.S_ISDIR(kind) else marks if stat.S_ISREG(kind) else ()
+            if not any(_fits(n, m) for n in (name, whole) for m in allowed): return name
+
+# %% ../nbs/00_files.ipynb #d533de4a
+def own_folder(path, # a folder to make, or to make anew
+               marks, # patterns of our own files below it, such as `faces.npy` or `images/*/*.jpg`
+               what:str # what it is to hold, for the message: "prepared faces"
+              )->Path: # absolute; missing, empty, or with nothing but our own files
+    "Refuse an output that is no folder, or one that holds anything besides our own files."
+    given = path
+    try:
+        path = Path(path).expanduser().resolve()
+        kind = path.stat().st_mode
+    except FileNotFoundError: return path
+    except NotADirectoryError:
+        raise FesganError(f"{given} cannot be a folder: it lies below a file. "
+                          f"Choose another name for the {what}.") from None
+    except (OSError, RuntimeError, ValueError) as e: # too long, a ring of links, a zero byte
+        raise FesganError(f"{str(given)[:100]!r} cannot be a folder ({getattr(e, 'strerror', None) or e}). Choose "
+                          f"another name for the {what}.") from None
+    if path == Path.cwd(): raise FesganError(f"{str(given)!r} is the folder you are in. Name a folder for the {what}.")
+    if not stat.S_ISDIR(kind):
+        raise FesganError(f"{path} is no folder and is left alone. Name a folder for the {what}.")
+    if other := stranger(path, marks):
+        raise FesganError(f"{path} holds other things than {what}, for instance {other!r}; it is left alone. Choose a "
+                          "new folder.")
+    return path
+
+# %% ../nbs/00_files.ipynb #01d08e06
+@contextlib.contextmanager
+def writing(path # a file or folder
+           ):
+    "Say in one sentence that a disk is full or read-only."
+    try: yield
+    except OSError as e: raise FesganError(os_sentence(e, path)) from e
+
+# %% ../nbs/00_files.ipynb #373851cf
+def parse_yaml(text:str, # YAML
+               source="the text" # the file it comes from, for the message
+              ): # plain values
+    "Read YAML without references, which could unfold to any size."
+    import yaml
+    class Plain(yaml.SafeLoader):
+        def compose_node(self, parent, index):
+            if self.check_event(yaml.AliasEvent):
+                raise FesganError(f"{source}: the reference *{self.peek_event().anchor} is not read. Write out what it "
+                                  "stands for.")
+            return super().compose_node(parent, index)
+    try: return yaml.load(text, Plain)
+    except FesganError: raise
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise FesganError(f"{source} is not readable as YAML ({' '.join(str(e).split())[:200]}). Mend it, or make it "
+                          "anew.") from None
+
+# %% ../nbs/00_files.ipynb #6547421f
+def read_yaml(path # a file such as params.yaml
+             )->dict: # field: value
+    "The fields of a YAML file."
+    path = Path(path)
+    if not path.is_file(): raise FesganError(f"{path}: no such file.")
+    try: fields = parse_yaml(path.read_text(), path)
+    except (OSError, UnicodeDecodeError) as e:
+        raise FesganError(f"{path} cannot be read ({e}). Mend it, or make it anew.") from None
+    if not isinstance(fields, dict):
+        raise FesganError(f"{path} holds no fields with values, but {str(fields)[:50]!r}. Mend it, or make it anew.")
+    return fields
+
+# %% ../nbs/00_files.ipynb #fc030da4
+def new_file(path, # where a file shall be written
+             never=() # files that must stay as they are, under whatever name
+            )->Path: # the same, fit for `atomic`
+    "A path that is free, or holds a regular file that may be replaced."
+    path,short = Path(path),str(path) if len(str(path)) < 80 else f"{str(path)[:40]}...{str(path)[-30:]}"
+    above = next(p for p in Path(os.path.abspath(path)).parents if os.path.lexists(p))
+    if not above.is_dir(): raise FesganError(f"{short}: {above} is no folder. Choose another place.")
+    try: there = path.stat().st_mode
+    except FileNotFoundError: return path
+    except OSError as e: raise FesganError(f"{short} cannot be written to ({e.strerror}). Choose another name.") from e
+    if stat.S_ISDIR(there): raise FesganError(f"{short or path.absolute()} is a folder; name a file.")
+    if not stat.S_ISREG(there): raise FesganError(f"{short} is a device or a pipe, no file. Choose another name.")
+    for kept in never:
+        if os.path.exists(kept) and os.path.samefile(path, kept):
+            raise FesganError(f"{short} is {kept} itself, which must stay as it is. Choose another name.")
+    return path
