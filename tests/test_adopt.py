@@ -6,6 +6,7 @@ import torch
 
 from fesgan.data.batches import load_faces
 from fesgan.data.catalog import prepare_faces, read_catalog
+from fesgan.evaluation import edits
 from fesgan.evaluation.edits import evaluate_generator
 from fesgan.files import FesganError, read_yaml, sha256
 from fesgan.models.generator import Generator, load_published, published_names, save_generator
@@ -149,11 +150,20 @@ def test_a_function_is_evaluated(module, faces):
     assert code == 0 and not (module/"imported").exists() # adopting imports nothing
     assert json.loads(generator_file("run").read_text()) == {"callable": "somebody:edit"}
     G, test = load_run("run"), load_faces(faces, "test", size=32)
-    metrics, table, edits = evaluate_generator(G, test, limit=2)
+    metrics, table, _ = evaluate_generator(G, test, limit=2)
     assert (module/"imported").exists() and len(table) == 12
     happy = (table.target == "happy").to_numpy()
     assert (table.colour[happy] > 0).all() and (table.colour[~happy] == 0).all() # the condition's fourth number is happy
     assert read_runs(["run"], allow_missing=True).label.tolist() == ["brighter where happy"]
+
+
+@pytest.mark.skipif(not hasattr(edits, "load_run"), reason="evaluate_run reads weights alone")
+def test_a_function_is_evaluated_from_the_command_line(module, faces):
+    assert fesgan("adopt", "somebody:edit", "--size", 64, "--label", "brighter", "-o", "run")[0] == 0
+    code, said = fesgan("evaluate", "run", faces, "--limit", 1)
+    assert code == 0 and "colour" in said
+    runs = read_runs(["run"])
+    assert runs.label.tolist() == ["brighter"] and runs.colour.notna().all()
 
 
 def test_a_module_moves_and_counts(module):
@@ -205,7 +215,6 @@ def test_evaluate_says_what_is_missing(tmp_path, faces):
 
 
 def test_a_full_disk_while_evaluating(tmp_path, faces, monkeypatch):
-    import fesgan.evaluation.edits as edits
     run = adopt_weights(checkpoint("usgan", tmp_path/"G.ckpt"), "usgan", tmp_path/"run", 32, fields=dict(width=4))
     def full(*a, **kw): raise OSError(28, "No space left on device")
     monkeypatch.setattr(edits, "evaluate_run", full)
