@@ -38,7 +38,7 @@ def test_what_the_jury_reads_of_true_faces(name, least, most, jury):
     assert p.shape == (len(people)*7, 7) and np.allclose(p.sum(1), 1, atol=1e-5)
     assert least < (read == labels).mean() < most                    # far above chance, far below our judges
     assert (read == labels)[labels == EXPRESSIONS.index("happy")].mean() > .75
-    assert (jury[name].predict(images.transpose(0, 3, 1, 2))[0] == read).all()
+    assert (jury[name].predict(images[:7].transpose(0, 3, 1, 2))[0] == read[:7]).all()
 
 
 @pytest.mark.parametrize("damage", ["cut", "another's", "nan", "complex", "missing"])
