@@ -1,17 +1,21 @@
 """Several judges, judges that ship, and files that are no judges."""
+import itertools
 import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
+from fesgan.data.batches import load_faces
+from fesgan.data.catalog import prepare_faces, read_catalog
 from fesgan.evaluation import expression
-from fesgan.evaluation.expression import (Judge, JudgeSettings, find_judge, judge_key, judge_network, judge_settings, load_judge, load_judges,
+from fesgan.evaluation.expression import (Judge, JudgeSettings, confusion, find_judge, judge_key, judge_network, judge_settings, load_judge, load_judges,
                                           obtain_judge, save_judge, train_judge)
 from fesgan.evaluation.recognition import Recognition, against, agreement, load_recognition, own_judges, recognised, save_recognition
-from fesgan.files import FesganError
+from fesgan.files import FesganError, project, shipped
 
 TINY = dict(arch="vgg", width=4, image_size=16, epochs=1)
 
@@ -159,3 +163,21 @@ def test_what_was_read_is_kept_under_every_name(tmp_path):
     np.savez(tmp_path/"old.npz", **{"rows": [0], "people": [0], "labels": [3], "targets": [3, 4], "real.judge": [3], "real.second": [3],
                                     "edits.judge": [[3, 4]], "edits.second": [[3, 3]]})
     assert list(load_recognition(tmp_path/"old.npz").real) == ["judge", "second"]
+
+
+def test_the_demos_judges_ship(tmp_path, monkeypatch):
+    monkeypatch.setenv("FESGAN_CACHE", str(tmp_path/"cache"))
+    profile = yaml.safe_load(project("profiles/demo.yaml").read_text())
+    faces = prepare_faces(read_catalog("rendered"), tmp_path/"faces", size=profile["data"]["size"], crop=profile["data"]["crop"])
+    train, test = (load_faces(faces, split) for split in ("train", "test"))
+    reads = []
+    for part in ("judge", "second"):
+        for seed in profile[part]["seeds"]:
+            key = judge_key(train, seed, **profile[part]["settings"])
+            judge, origin = find_judge(key)
+            facts = json.loads(shipped("judges", f"{key}.json").read_text())
+            read = judge.predict(test.images)[0]
+            assert origin == "shipped" and judge.accuracy(test.images, test.labels) == facts["accuracy"] > .75
+            assert facts["confusion"]["counts"] == confusion(test.labels, read, share=False).to_numpy().tolist()
+            reads.append(read)
+    assert len(reads) == 5 and all((a != b).any() for a, b in itertools.combinations(reads, 2))

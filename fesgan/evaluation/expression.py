@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'RANGES', 'resnet18', 'vgg', 'JudgeSettings', 'judge_setti
            'judge_key', 'find_judge', 'obtain_judge']
 
 # %% ../../nbs/evaluation/02_expression.ipynb #88aeafb5
-import contextlib, hashlib, json, math, re, sys
+import contextlib, hashlib, json, re, sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, pandas as pd, torch

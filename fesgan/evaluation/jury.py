@@ -116,7 +116,7 @@ def load_juror(name:str, # a key of `JURY`
     path = Path(path or shipped("judges", "jury", f"{name}.safetensors"))
     try:
         with torch.device("meta"): net = build()
-        with safe_open(str(path), "pt") as file: return Juror(read_weights(net, file).to(device), name)
+        with safe_open(str(path), "pt") as file: return Juror(read_weights(net, file).to(device, memory_format=torch.channels_last), name)
     except Exception as e:
         raise FesganError(f"{path} does not hold the weights of {name} ({type(e).__name__}: {e}). Take the file from the repository again.") from e
 
