@@ -69,7 +69,8 @@ class Task:
     truth: np.ndarray # from `truth_rows`
 
     @property
-    def rows(self): return pd.Index(self.faces.catalog.row).get_indexer(self.inputs.catalog.row)[self.pairs.i] # of the inputs, in `faces`
+    def rows(self): # int (n,), where the inputs lie in `faces`
+        return pd.Index(self.faces.catalog.row).get_indexer(self.inputs.catalog.row)[self.pairs.i]
     @property
     def sources(self): return self.faces.images[torch.tensor(self.rows)] # uint8 (n,3,S,S)
     @property
@@ -107,18 +108,20 @@ def read_targets(pictures, # uint8 (n,3,S,S)
     "What judges and jury read, and whether it is what was asked for."
     reads = {name: np.asarray(j.predict(pictures)[0]) for name,j in (judges|jury).items()}
     right = pd.DataFrame({f"correct.{name}": (r == np.asarray(targets)).astype(int) for name,r in reads.items()})
-    shares = {column: right[[f"correct.{n}" for n in names]].mean(axis=1) for column,names in dict(correct=judges, jury=jury).items() if names}
+    panels = {column: [f"correct.{n}" for n in names] for column,names in dict(correct=judges, jury=jury).items() if names}
+    shares = {column: right[names].mean(axis=1) for column,names in panels.items()}
     first = {"judged": [EXPRESSIONS[r] for r in reads[next(iter(judges))]]} if judges else {}
-    return pd.DataFrame(first | shares, index=right.index if len(right.columns) else range(len(pictures))).join(right)
+    return pd.DataFrame(first | shares, index=range(len(pictures))).join(right)
 
 # %% ../../nbs/evaluation/06_edits.ipynb #de8809e2
 NEAR = ("psnr", "ssim", "lpips", "dists") # measures of an edit against the true face
 
-def near_measures(vgg=None # VGG16's file for DISTS; not given: FESGAN_WEIGHTS or the cache, if it is there
+def near_measures(size:int, # pixels a side
+                  vgg=None # VGG16's file for DISTS; not given: FESGAN_WEIGHTS or the cache, if it is there
                  ): # name -> function of edits and true faces; name -> why it is missing
     "What can be measured against the true face here."
     measures,missing = dict(psnr=psnr, ssim=ssim),{}
-    for name,load,measure in (("lpips", load_lpips, lpips), ("dists", lambda: load_dists(vgg), dists)):
+    for name,load,measure in (("lpips", lambda: load_lpips(size), lpips), ("dists", lambda: load_dists(vgg), dists)):
         try: net = load()
         except FesganError as e:
             if vgg and name == "dists": raise
@@ -137,11 +140,13 @@ def measure(task:Task, # what was asked
            )->pd.DataFrame: # one row for each pair
     "Identity, expression, distance to the truth and colour of every answer."
     catalog = task.inputs.catalog.iloc[task.pairs.i].reset_index(drop=True)
-    table = catalog[["row", "path", "dataset", "subject"]].assign(source=catalog.expression, target=[EXPRESSIONS[t] for t in task.pairs.target])
+    table = catalog[["row", "path", "dataset", "subject"]].assign(source=catalog.expression)
+    table["target"] = [EXPRESSIONS[t] for t in task.pairs.target]
     table = table.join(compare_identity(before, after)).join(read_targets(pictures, task.targets, judges, jury))
     for name,distance in near.items():
         table[name] = np.nan
-        if distance and task.known.any(): table.loc[task.known, name] = distance(pictures[torch.tensor(task.known)], task.true_faces)
+        if distance is None or not task.known.any(): continue
+        table.loc[task.known, name] = distance(pictures[torch.tensor(task.known)], task.true_faces)
     return table.assign(colour=histogram_distance(task.sources, pictures))
 
 # %% ../../nbs/evaluation/06_edits.ipynb #1cb4e5dd
@@ -162,7 +167,8 @@ def edit(generator, # maps (x, condition) to an edited face
          task:Task # what is asked
         ): # uint8 (n,3,S,S)
     "Let a generator do the task."
-    return edit_faces(generator, task.sources, in_domain(generator, task.targets, task.faces.domains[torch.tensor(task.rows)].cpu()))
+    domains = task.faces.domains[torch.tensor(task.rows)].cpu()
+    return edit_faces(generator, task.sources, in_domain(generator, task.targets, domains))
 
 def measure_edits(generator, # maps (x, condition) to an edited face
                   task:Task, # what is asked
@@ -173,7 +179,7 @@ def measure_edits(generator, # maps (x, condition) to an edited face
                  ): # table of edits, uint8 edits (n,3,S,S), their descriptors (n,128)
     "Edit, and measure."
     real = encode_real(task) if real is None else real
-    near = near_measures()[0] if near is None else near
+    near = near_measures(task.faces.size)[0] if near is None else near
     pictures = edit(generator, task)
     after = encode(pictures)
     return measure(task, pictures, real[task.rows], after, named(judges), named(jury, "jury"), near),pictures,after
@@ -203,9 +209,10 @@ def score(table:pd.DataFrame, # from `measure`
           jury=() # names of the jury
          )->dict: # metric -> {mean, std, low, high, n, groups, missing}
     "Mean, standard deviation and interval of every column that has values."
-    of = {column: [f"correct.{n}" for n in names] for column,names in dict(correct=judges, jury=jury).items() if len(names) > 1}
-    people,values = subjects(table),lambda column: table[of.get(column, column)].astype(float)
-    return {m: summary(values(c), people, seed) for m,c in PER_EDIT.items() if c in table and table[c].notna().any()}
+    panels = dict(correct=judges, jury=jury)
+    of = {column: [f"correct.{n}" for n in names] for column,names in panels.items() if len(names) > 1}
+    people,measured = subjects(table),{m: c for m,c in PER_EDIT.items() if c in table and table[c].notna().any()}
+    return {m: summary(table[of.get(c, c)].astype(float), people, seed) for m,c in measured.items()}
 
 # %% ../../nbs/evaluation/06_edits.ipynb #ed393106
 def speed(generator, # on its device
@@ -233,7 +240,8 @@ def as_generator(function # maps (x, condition) to an edited face; a module or n
                 )->torch.nn.Module:
     "Something that can be evaluated, from anything that can be called."
     if isinstance(function, torch.nn.Module): return function
-    if not callable(function): raise FesganError(f"A generator is called with (x, condition); {type(function).__name__} cannot be called.")
+    if not callable(function):
+        raise FesganError(f"A generator is called with (x, condition); {type(function).__name__} cannot be called.")
     return _Function(function)
 
 # %% ../../nbs/evaluation/06_edits.ipynb #966b1605
@@ -252,7 +260,9 @@ def set_metrics(task:Task, # what was asked
     if np.isfinite(d["value"]):
         found["fd_dlib"] = _single(d["value"], d["n"], **counts) | dict(std=d["std"])
         found["fd_floor"] = _single(d["floor"], d["n"], **counts) | dict(std=d["floor_std"])
-    else: missing["fd_dlib"] = f"FD-dlib is not given: {d['n']} real and as many edited faces can be compared, {ENOUGH} are needed, that is {2*ENOUGH} real test faces."
+    else:
+        missing["fd_dlib"] = (f"FD-dlib is not given: {d['n']} real and as many edited faces can be compared; "
+                              f"{ENOUGH} are needed, from {2*ENOUGH} real test faces.")
     if inception:
         found["fid"] = _single(fid(task.faces.images, pictures, inception), len(pictures), n_real=len(task.faces))
         k = kid(task.faces.images, pictures, inception)
@@ -290,7 +300,7 @@ def evaluate_generator(generator, # maps (x, condition) to an edited face
                       )->Evaluation:
     "All metrics of a generator."
     generator,judges,jury = as_generator(generator),named(judges),named(jury, "jury")
-    near,missing = near_measures(vgg)
+    near,missing = near_measures(faces.size, vgg)
     task = edit_task(faces, limit, seed)
     real = encode_real(task, seed)
     table,pictures,after = measure_edits(generator, task, judges, jury, real, near)
@@ -299,7 +309,7 @@ def evaluate_generator(generator, # maps (x, condition) to an edited face
     scored = lambda t: score(t, seed, judges, jury)
     return Evaluation(scored(table) | sets | costs(generator, faces.size), table, references,
                       {m: scored(t) for m,t in references.groupby("method", sort=False)},
-                      strangers(real, subjects(faces.catalog)), missing | none, pictures)
+                      strangers(real, faces.catalog.subject), missing | none, pictures)
 
 # %% ../../nbs/evaluation/06_edits.ipynb #9b67336b
 RESULTS = ("metrics.json", "edits.csv", "references.csv", "recognition.npz") # what an evaluation writes
@@ -309,7 +319,8 @@ def _hashes(folder:Path): # of what a run's metrics speak of
     files = [p for name in GENERATORS if (p := folder/name).is_file()]
     if not files: raise FesganError(f"{folder} holds no {GENERATORS[0]}; train it to its end first.")
     if not (folder/"params.yaml").is_file():
-        raise FesganError(f"{folder} holds no params.yaml, so nobody knows what was trained. Evaluate a run folder of `fesgan train` or `fesgan adopt`.")
+        raise FesganError(f"{folder} holds no params.yaml, so nobody knows what was trained. "
+                          "Evaluate a run folder of `fesgan train` or `fesgan adopt`.")
     return dict(generator_sha256=sha256(files[0]), params_sha256=sha256(folder/"params.yaml"))
 
 def check_metrics(folder # a run folder
@@ -319,10 +330,12 @@ def check_metrics(folder # a run folder
     path,now,again = folder/"metrics.json",_hashes(folder),"Evaluate the run again."
     try: found = json.loads(path.read_text())
     except (OSError, ValueError) as e: raise FesganError(f"{path} cannot be read ({e}). {again}") from e
-    if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict): raise FesganError(f"{path} holds no metrics. {again}")
+    if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
+        raise FesganError(f"{path} holds no metrics. {again}")
     for key,value in now.items():
         if key not in found: raise FesganError(f"{path} does not say what it measured ({key} is missing). {again}")
-        if found[key] != value: raise FesganError(f"{path} measured another run: {key} is {found[key]} there, the file has {value}. {again}")
+        if found[key] != value:
+            raise FesganError(f"{path} measured another run: {key} is {found[key]} there, the file has {value}. {again}")
     return found
 
 # %% ../../nbs/evaluation/06_edits.ipynb #4e99a2f6
@@ -333,9 +346,9 @@ def read_run(folder # a run folder
     folder,wanted = Path(folder),("label", "system", "seed")
     _hashes(folder)
     try: params = yaml.safe_load((folder/"params.yaml").read_text())
-    except (yaml.YAMLError, ValueError) as e: raise FesganError(f"{folder/'params.yaml'} is damaged ({type(e).__name__}). Restore it, or train again.") from e
-    if not isinstance(params, dict) or (lost := [k for k in wanted if k not in params]):
-        raise FesganError(f"{folder/'params.yaml'} lacks {', '.join(lost if isinstance(params, dict) else wanted)}. Restore it, or train again.")
+    except (yaml.YAMLError, ValueError) as e: params = type(e).__name__
+    lost = [k for k in wanted if not isinstance(params, dict) or k not in params]
+    if lost: raise FesganError(f"{folder/'params.yaml'} is damaged: it lacks {', '.join(lost)}. Restore it, or train again.")
     return params
 
 # %% ../../nbs/evaluation/06_edits.ipynb #8796e985
