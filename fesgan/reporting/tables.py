@@ -450,9 +450,19 @@ def _reference_note(edits, references):
     said = [f"The rows unchanged and true face are missing{'' if not len(references) else ' for ' + ', '.join(missing)}: "
             "these runs were evaluated before there were references; evaluate them again."] if missing else []
     if not len(references): return said
-    known = edits.label.nunique() and len(reference_faces(references[references.method == "true face"]))
+    known = len(reference_faces(references[references.method == "true face"]))
+    table = nearer_table(edits, references)
     return [f"Unchanged: the input itself. True face: the same person's picture with the expression asked for, known for {known:,} edits. "
-            "ACD, FVS, same person and colour distance are best where the true face's are.", *nearer_sentences(nearer_table(edits, references)), *said]
+            "ACD, FVS, same person and colour distance are best where the true face's are.",
+            *(nearer_sentences(table) if table.label.nunique() < 5 else _nearer_list(table)), *said]
+
+def _nearer_list(table):
+    "Who is nearer to the true face than the input, of many."
+    out = []
+    for m,part in table.groupby("metric", sort=False):
+        who = {way: ", ".join(r["label"] for r in part.to_dict("records") if show(r) == way) or "nobody" for way in (1, -1, 0)}
+        out.append(f"Nearer to the true face than the unchanged input ({metric_name(m)}, paired): {who[1]}; further away: {who[-1]}; not shown: {who[0]}.")
+    return out
 
 # %% ../../nbs/reporting/01_tables.ipynb #88277f35
 def judge_groups(names # of the networks that have read
