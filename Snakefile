@@ -6,7 +6,7 @@
 `reports/runs/<profile>/` (git-ignored) holds what the study works on and produces, `report/` in it the tables, figures,
 pages and small results of the last node. Snakemake decides what is out of date.
 """
-import os, json, shlex
+import os, json, re, shlex
 from pathlib import Path
 from fesgan.app.profiles import EVALUATION, checked, read_sweep, study_folders, study_runs, sweep_folder
 from fesgan.files import FesganError, atomic
@@ -55,7 +55,7 @@ NODES = [(g, nb) for g in GROUPS for nb in VIEWS[g] + [a for a in ABLATIONS if g
 def entry(run):
     "What the manifest says of a run."
     said = RUNS.get(run) or ROWS.get(run) or {}
-    group, *variant = [part for part in run.split("/") if not part.startswith("seed")]
+    group, *variant = [part for part in run.split("/") if not re.fullmatch(r"seed~?\d+", part)]
     return dict(group=group, variant="/".join(variant), seed=int(said.get("seed", 0)), fields={k: v for k, v in said.items() if k != "seed"})
 
 onstart:
@@ -77,8 +77,8 @@ def node(notebook, **parameters):
 
 def python(call, *words):
     "The command line of one function, whose arguments are words."
-    module, name = call.rsplit(".", 1)
-    return shlex.join(["python", "-c", f"import sys; from {module} import {name}; {name}(*sys.argv[1:])", *words])
+    home, name = call.rsplit(".", 1)
+    return shlex.join(["python", "-c", f"import sys; from {home} import {name}; {name}(*sys.argv[1:])", *words])
 
 
 wildcard_constraints:

@@ -58,7 +58,7 @@ class Study:
         "Run the graph; the exit code."
         self.told.unlink(missing_ok=True)
         profile, config = self.folder/"tiny.yaml", dict(work=str(self.work.parent)) | config
-        profile.write_text(yaml.safe_dump(self.profile))
+        profile.write_text(yaml.safe_dump(self.profile, sort_keys=False))
         env = job_environment(1)
         env |= dict(PATH=f"{self.folder/'bin'}{os.pathsep}{env['PATH']}", TOLD=str(self.told), KILLED=killed, PYTHONPATH=str(ROOT))
         command = snakemake_command(profile, save_settings(config, ROOT), cores, again=again, extra=["--nolock"])
@@ -75,6 +75,14 @@ class Study:
 def study(tmp_path): return Study(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    "A finished study; each test that breaks it leaves it whole."
+    study = Study(tmp_path_factory.mktemp("done"))
+    assert study() == 0, study.said.stderr[-3000:]
+    return study
+
+
 def test_a_folder_with_blanks_quotes_and_a_dot(tmp_path):
     study = Study(tmp_path, work="it's $(touch pwned) a; work")
     study.profile = PROFILE | dict(title="it's \"$(touch pwned)\"")
@@ -83,8 +91,8 @@ def test_a_folder_with_blanks_quotes_and_a_dot(tmp_path):
     assert study() == 0 and not study.asked                                     # nothing to do
 
 
-def test_order_judges_members_and_manifest(study):
-    assert study() == 0, study.said.stderr[-3000:]
+def test_order_judges_members_and_manifest(done):
+    study = done
     assert [Path(p["folder"]).relative_to(study.work/"trained").as_posix() for b, p, _ in study.asked if b == "02_train"] == [
         "usgan/seed0", "sargan/seed0", "usgan/seed1", "sargan/seed1"]           # first seeds first, in the profile's order
     assert {(p["name"], p["seed"]) for b, p, _ in study.asked if b == "01_judge"} == {("judge", 5), ("judge-1", 6)}
@@ -103,30 +111,27 @@ def test_a_renamed_variant_leaves_the_tables(study):
     assert set(json.loads((study.work/"manifest.json").read_text())["runs"]) == {f"trained/{v}/seed{s}" for v in ("usgan", "sarb") for s in (0, 1)}
 
 
-def test_a_failed_step_stays_due(study):
-    assert study() == 0
-    for _ in range(3):
-        assert study(train=dict(lr=1e30)) == 1                                  # not once only
-        assert not (study.work/"published.json").exists() and not list(study.work.glob("trained/**/metrics.json"))
-        assert "90_report" not in study.books()
-    assert study() == 0 and study.books().count("02_train") == 4 and study.page() == "4"
+def test_a_failed_step_stays_due(done):
+    for _ in range(2):
+        assert done(train=dict(lr=1e30)) == 1                                   # not once only
+        assert not (done.work/"published.json").exists() and not list(done.work.glob("trained/**/metrics.json"))
+        assert "90_report" not in done.books()
+    assert done() == 0 and done.books().count("02_train") == 4 and done.page() == "4"
 
 
 @pytest.mark.parametrize("killed", ["sargan/seed1/train", "sargan/seed1/evaluate", "20_table_usgan", "report.ipynb"])
-def test_a_killed_kernel_stays_due(study, killed):
-    assert study() == 0
+def test_a_killed_kernel_stays_due(done, killed):
+    lr = len(killed)/100                                                        # everything is trained anew
     for _ in range(2):
-        assert study(train=dict(lr=.1), killed=killed) == 1
-        assert not (study.work/"published.json").exists()
-    assert study(train=dict(lr=.1)) == 0 and study.books()[-1] == "90_report"
+        assert done(train=dict(lr=lr), killed=killed, cores=2) == 1
+        assert not (done.work/"published.json").exists()
+    assert done(train=dict(lr=lr), cores=2) == 0 and done.books()[-1] == "90_report"
 
 
-@pytest.mark.parametrize("lost", ["trained/usgan/seed0/generator.safetensors", "trained/usgan/seed0/metrics.json", "trained/sargan/seed1/edits.csv", "results/trained/10_block.done",
-                                  "judges/judge-1.safetensors", "faces/faces.npy", "published.json"])
-def test_whatever_is_missing_is_made_again(study, lost):
-    assert study() == 0
-    (study.work/lost).unlink()
-    assert study() == 0 and (study.work/lost).is_file() and study.books()[-1] == "90_report"
+def test_whatever_is_missing_is_made_again(done):
+    for lost in ("trained/usgan/seed0/generator.safetensors", "trained/sargan/seed1/edits.csv", "results/trained/10_block.done", "judges/judge-1.safetensors"):
+        (done.work/lost).unlink()
+        assert done() == 0 and (done.work/lost).is_file() and done.books()[-1] == "90_report", lost
 
 
 def test_a_sweep_holds_its_own_rows(study, tmp_path):
@@ -142,8 +147,7 @@ def test_a_sweep_holds_its_own_rows(study, tmp_path):
             assert "limit 3" in yaml.safe_load((study.work/"sweep/system~usgan/l_cyc~1/evaluate.limit~3/seed~0/params.yaml").read_text())["label"]
 
 
-@pytest.mark.parametrize("cell", ["1$(touch pwned)", "1;touch pwned", "../../x", "a b", "`id`", "{run}", "1/2"])
-def test_a_hostile_cell_is_refused_by_the_graph_too(study, tmp_path, cell):
-    (tmp_path/"s.csv").write_text(f"system,l_cyc\nusgan,{cell}\n")
+def test_a_hostile_cell_is_refused_by_the_graph_too(study, tmp_path):
+    (tmp_path/"s.csv").write_text("system,l_cyc\nusgan,1$(touch pwned)\n")
     assert study(sweep=str(tmp_path/"s.csv")) == 1 and not study.asked
     assert "is not allowed: a cell is a number" in study.said.stderr+study.said.stdout and not (ROOT/"pwned").exists()

@@ -15,7 +15,7 @@ from collections import defaultdict, deque
 from pathlib import Path
 
 from .profiles import (Data, check_sweep, check_values, checked, find_profile, merged, read_profile, read_yaml,
-                                 repository, run_system, settings, study_runs)
+                                 repository, run_system, settings, study_folders, study_runs)
 from ..files import FesganError, atomic, duration, sha256
 
 # %% ../../nbs/app/00_study.ipynb #5a0c1e01
@@ -167,7 +167,7 @@ def save_settings(config:dict, # overrides
                  )->Path|None: # a file for Snakemake; none without overrides
     "Put overrides where Snakemake and its jobs read them; the same overrides are the same file."
     if not config: return None
-    text = json.dumps(config, indent=1, sort_keys=True)
+    text = json.dumps(config, indent=1)
     path = root/".snakemake"/f"settings-{sha256(text)[:16]}.json"
     if not path.is_file():
         with atomic(path) as tmp: tmp.write_text(text)
