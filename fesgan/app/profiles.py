@@ -256,7 +256,7 @@ EVALUATION = ("evaluate.limit", "evaluate.seed") # columns that change the evalu
 def _cells(path):
     try:
         with path.open(newline="", encoding="utf-8-sig") as f:
-            return [[c.strip() for c in row] for row in csv.reader(f) if row]
+            return [[c.strip() for c in row] for row in csv.reader(f, strict=True) if row]
     except (UnicodeDecodeError, csv.Error, OSError) as e:
         raise FesganError(f"{path} cannot be read as a csv: {e}.") from None
 
