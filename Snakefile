@@ -90,11 +90,13 @@ wildcard_constraints:
 localrules: all, adopt, share
 
 METRICS = [f"{WORK}/{r}/metrics.json" for g in GROUPS for r in members(g)]
+MADE = [f"{WORK}/faces/{f}" for f in ("prepare.json", "faces.npy", "catalog.csv")] + [f"{WORK}/judges/{j}.safetensors" for j in JUDGES]
+MADE += [f"{WORK}/{r}/generator.safetensors" for r in [*RUNS, *SHARED, *SHIPPED]] + [f"{WORK}/{r}/{f}" for g in GROUPS for r in members(g) for f in ("edits.csv", "recognition.npz")]
 ANSWERS = [f"{WORK}/results/{g}/{n}.done" for g, n in NODES]
 
 rule all:
     "Not the report alone: a step that failed left nothing, and is due until it is done."
-    input: f"{WORK}/faces/prepare.json", [f"{WORK}/{r}/generator.safetensors" for r in [*RUNS, *SHARED, *SHIPPED]], METRICS, ANSWERS, f"{WORK}/published.json"
+    input: MADE, METRICS, ANSWERS, f"{WORK}/published.json"
 
 prepare = node("00_prepare", run=f"{WORK}/prepare.ipynb", out=f"{WORK}/faces", **config["data"])
 
