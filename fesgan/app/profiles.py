@@ -63,7 +63,7 @@ def _scalar(value):
     if isinstance(value, (dict, list)): raise ValueError("it should be a single value")
     return value
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")] # of a profile, a variant; it becomes a folder
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")] # of a profile or variant; becomes a folder
 Folder = Annotated[str, Field(pattern=r"^[^{}\x00-\x1f]+$")] # to Snakemake and papermill, braces are something else
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
