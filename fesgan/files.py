@@ -131,7 +131,7 @@ class Progress:
                  file=None # where lines go; standard error if not given
                 ):
         self.total,self.what,self.every,self.file = total,what,every,file or sys.stderr
-        self.done,self.first,self.start,self.last,self.bar,self.note = 0,0,time.time(),time.time(),None,""
+        self.done,self.first,self.start,self.last,self.bar,self.note = 0,0,time.monotonic(),time.monotonic(),None,""
         notebook = "ipykernel" in sys.modules and not os.environ.get("FESGAN_HEADLESS")
         if notebook or self.file.isatty():
             from tqdm import tqdm
@@ -148,7 +148,7 @@ class Progress:
               ):
         "Count `n` more units."
         self.done,self.note = self.done+n,note or self.note
-        now = time.time()
+        now = time.monotonic()
         if self.bar is not None:
             self.bar.update(n)
             if note: self.bar.set_postfix_str(note)

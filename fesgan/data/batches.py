@@ -158,6 +158,7 @@ class Batches:
                  balance:bool=False, # each expression equally often, instead of each face
                  domains:int=1, # data sets learned together: each equally often, and named in the labels; 1: however many there are, they are one
                  paired:bool=False, # show the same person with the expression asked for, too, where the set knows it
+                 cross:bool=True, # with several domains, ask for expressions of the other sets, too; False: targets change places within each set
                  augment=None # (x, bytes of all the faces, rng) -> x: what else is done to a batch, on the device; draws from rng only; paired faces come as one tall picture
                 ):
         if not len(faces): raise FesganError("There are no faces to draw batches from.")
@@ -165,7 +166,7 @@ class Batches:
         if domains > 1 and known != domains:
             raise FesganError(f"domains={domains}, but these faces come from {known} data set{'s'*(known != 1)}. Prepare {domains} together, for instance fer2013+ferg.")
         self.faces,self.batch_size,self.flip,self.balance,self.augment = faces,batch_size,flip,balance,augment
-        self.pairs = faces.partners() if paired else None
+        self.cross,self.pairs = cross,faces.partners() if paired else None
         self.labels = faces.labels + len(EXPRESSIONS)*faces.domains if domains > 1 else faces.labels
         self.groups = self.labels if balance and domains > 1 else faces.domains if domains > 1 else faces.labels if balance else None # equally often each
         self.rng = torch.Generator(faces.images.device).manual_seed(seed)
@@ -181,6 +182,13 @@ class Batches:
         rows,self.order = self.order.split([self.batch_size, len(self.order)-self.batch_size])
         return rows
 
+    def _exchange(self, label): # int64 (B,), whose label each row is asked for
+        order = torch.randperm(len(label), generator=self.rng, device=self.rng.device)
+        if self.cross: return order
+        sets,within = label//len(EXPRESSIONS),torch.empty_like(order)
+        within[sets.argsort(stable=True)] = order[sets[order].argsort(stable=True)]
+        return within
+
     def next(self)->Batch:
         "Draw the next batch."
         rows = self._rows()
@@ -188,7 +196,7 @@ class Batches:
         if self.flip:
             mirrored = torch.rand(len(rows), generator=self.rng, device=self.rng.device) < 0.5
             x = torch.where(mirrored[:,None,None,None], x.flip(3), x)
-        target = label[torch.randperm(len(rows), generator=self.rng, device=self.rng.device)]
+        target = label[self._exchange(label)]
         self.drawn += len(rows)
         augment = lambda x: self.augment(x, self.faces.images, self.rng) if self.augment else x
         if self.pairs is None: return Batch(augment(x), label, target)
