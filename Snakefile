@@ -120,7 +120,7 @@ rule judge:
     shell: "{params.command} > {log:q} 2>&1"
 
 train = node("02_train", run=lambda w: f"{WORK}/{w.run}/train.ipynb", faces=f"{WORK}/faces", folder=lambda w: f"{WORK}/{w.run}", fields=lambda w: RUNS[w.run],
-             **WHERE)
+             common=config.get("train", {}), **WHERE)
 
 rule train:
     """One run. Its checkpoint is no output, so that a run that was killed goes on instead of starting again.

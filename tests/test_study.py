@@ -91,4 +91,4 @@ def test_failed_runs_are_due_and_finished_ones_are_kept(work, done):
     assert run.returncode == 0 and target.is_file(), run.stdout[-3000:]
     target.write_text(target.read_text()[:40])
     run = study(work)
-    assert run.returncode == 0 and "evaluated again" in run.stdout and "usgan" in target.read_text().lower(), run.stdout[-3000:]
+    assert run.returncode == 0 and "Evaluate the run again" in run.stdout and "usgan" in target.read_text().lower(), run.stdout[-3000:]

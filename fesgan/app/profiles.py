@@ -6,9 +6,9 @@
 __all__ = ['Name', 'Folder', 'Count', 'Seed', 'Seeds', 'SEEDS', 'Scalars', 'View', 'Ablation', 'Pair', 'RULES', 'SIZES', 'Groups',
            'Views', 'Seconds', 'OPTIONS', 'EVALUATION', 'CELL', 'RUN_KEYS', 'repository', 'find_profile', 'read_yaml',
            'Part', 'Data', 'JudgePart', 'Augment', 'TestFaces', 'Profile', 'at', 'sentence', 'checked', 'read_profile',
-           'settings', 'merged', 'read_sweep', 'sweep_folder', 'study_runs', 'study_folders', 'system_fields',
-           'run_system', 'check_runs', 'check_sweep', 'check_judges', 'check_data', 'check_files', 'check_values',
-           'schema', 'write_schema']
+           'settings', 'merged', 'read_sweep', 'sweep_folder', 'study_runs', 'study_folders', 'run_system',
+           'check_runs', 'check_sweep', 'check_judges', 'check_data', 'check_files', 'check_values', 'schema',
+           'write_schema']
 
 # %% ../../nbs/app/00_profiles.ipynb #15c18992
 import csv, json, os, re, reprlib
@@ -314,11 +314,6 @@ def study_folders(profile:dict # with `work` and `out` where they are given
 RUN_KEYS = dict(steps="critic updates", log_every="updates between lines of history",
                 sample_every="updates between sample sheets", save_every="updates between checkpoints")
 
-def system_fields()->dict: # name -> its dataclass field
-    "What a profile may change in a system."
-    from fesgan.training.systems import System
-    return {f.name: f for f in fields(System) if f.name not in ("name", "title", "citation", "condition", "objective")}
-
 def _whole(value, what, least=1, most=2**32-1):
     if not re.fullmatch(r"\d{1,10}", str(value)) or not least <= int(value) <= most:
         raise FesganError(f"{what}={value!r} is not allowed; it is a whole number from {least} to {most}.")
@@ -326,8 +321,8 @@ def _whole(value, what, least=1, most=2**32-1):
 def run_system(said:dict, # a run: system, changed fields, steps, seed
               ): # a System
     "The system of a run, its values checked."
-    from fesgan.training.systems import get_system
-    for k in said: choose(k, ["system", "seed", *RUN_KEYS, *system_fields()], "key")
+    from fesgan.training.systems import FIELDS, get_system
+    for k in said: choose(k, ["system", "seed", *RUN_KEYS, *FIELDS], "key")
     for k in said.keys() & {*RUN_KEYS}: _whole(said[k], k)
     _whole(said.get("seed", 0), "seed", 0)
     return get_system(said["system"], **{k: v for k,v in said.items() if k not in ("system", "seed", *RUN_KEYS)})
@@ -337,8 +332,9 @@ def check_runs(profile:dict, # checked
                where # its file
               )->None:
     "Ask for every system of a profile."
+    from fesgan.training.systems import FIELDS
     with at(f"{where}, train"):
-        for k in profile.get("train", {}): choose(k, [*RUN_KEYS, *system_fields()], "key")
+        for k in profile.get("train", {}): choose(k, [*RUN_KEYS, *FIELDS], "key")
     for name,said in profile.get("variants", {}).items():
         with at(f"{where}, variants.{name}"): run_system(said)
         with at(f"{where}, train, as variants.{name} uses it"): run_system(profile.get("train", {}) | said)
@@ -362,7 +358,8 @@ def _plain(text): # 1, 1.0 and 1e0 are one value
     except ValueError: return text
 
 def _check_row(row, profile):
-    for k in row: choose(k, ["system", "seed", *EVALUATION, *RUN_KEYS, *system_fields()], "column")
+    from fesgan.training.systems import FIELDS
+    for k in row: choose(k, ["system", "seed", *EVALUATION, *RUN_KEYS, *FIELDS], "column")
     for k in row.keys() & {*EVALUATION}: _whole(row[k], k, least=int(k == "evaluate.limit"))
     run_system(profile.get("train", {}) | {k: v for k,v in row.items() if k not in EVALUATION})
 
@@ -430,25 +427,24 @@ def check_values(profile:dict, # checked
     if profile.get("sweep"): check_sweep(profile["sweep"], profile)
 
 # %% ../../nbs/app/00_profiles.ipynb #a5e261d8
-def _json_fields(cls, names=None):
-    "Properties of a JSON Schema: the fields of a dataclass, their defaults, and their comments in the source."
-    from fastcore.docments import docments
-    told,kinds = docments(cls),{str: "string", int: "integer", float: "number", bool: "boolean"}
+def _json_fields(found, told): # dataclass fields; name -> its help
+    kinds = {str: "string", int: "integer", float: "number", bool: "boolean"}
     def kind(f): return [kinds[f.type], *["null"]*(f.default is None), *["boolean"]*(f.name == "skip")]
-    return {f.name: dict(type=kind(f), description=told[f.name] or "", default=f.default)
-            for f in fields(cls) if names is None or f.name in names}
+    return {f.name: dict(type=kind(f), description=told[f.name] or "", default=f.default) for f in found}
 
 def schema()->dict: # a JSON Schema
     "What a profile may hold, for editors."
+    from fastcore.docments import docments
     from fesgan.evaluation.expression import PRESETS, JudgeSettings
-    from fesgan.training.systems import SYSTEMS, System
+    from fesgan.training.systems import FIELDS, SYSTEMS, allowed
     out = Profile.model_json_schema()
     whole = {k: dict(type="integer", minimum=1, description=v) for k,v in RUN_KEYS.items()}
-    changed = dict(type="object", additionalProperties=False, properties=whole | _json_fields(System, system_fields()))
+    system = _json_fields(FIELDS.values(), {k: f"{f.metadata['help']}; {allowed(k)}" for k,f in FIELDS.items()})
+    changed = dict(type="object", additionalProperties=False, properties=whole | system)
     out["properties"]["train"] |= changed
     variant = dict(system=dict(enum=list(SYSTEMS))) | changed["properties"]
     out["properties"]["variants"]["additionalProperties"] = changed | dict(properties=variant, required=["system"])
-    judge = dict(like=dict(enum=list(PRESETS))) | _json_fields(JudgeSettings)
+    judge = dict(like=dict(enum=list(PRESETS))) | _json_fields(fields(JudgeSettings), docments(JudgeSettings))
     judged = dict(additionalProperties=False, properties=judge)
     for part in ("JudgePart", "Augment"): out["$defs"][part]["properties"]["settings"] |= judged
     for key in OPTIONS[1:]: out["properties"].pop(key)
