@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 import fesgan
 from ..files import FesganError, choose
@@ -153,6 +153,7 @@ def _known_sizes(p): # a Profile
             raise FesganError(f"groups.{g} is missing, and there are {', '.join(names)}; "
                               "say [toy, short, shipped or real; a sentence more].")
     for g,(size,_) in p.groups.items(): choose(size, SIZES, f"groups.{g}: the size")
+    if p.sweep and "trained" not in p.groups: raise FesganError("groups.trained is missing; a sweep's runs are of its size.")
 
 def _known_pairs(p): # a Profile
     "Both sides of an ablation are in one group."

@@ -6,7 +6,8 @@
 __all__ = ['SUBMITS', 'SAYS', 'NOISE', 'check_study', 'changed_data', 'run_changes', 'changed_runs', 'told_changes', 'guard',
            'void_metrics', 'share', 'find_cluster', 'read_cluster', 'save_settings', 'snakemake_command',
            'job_environment', 'told', 'roughly', 'clock', 'Watch', 'job_log', 'called', 'last_word', 'heartbeat',
-           'queued', 'caught', 'unbroken', 'follow', 'working', 'submitted', 'unlock', 'run_study', 'report_end']
+           'queued', 'caught', 'unbroken', 'follow', 'working', 'submitted', 'unlock', 'run_study', 'report_end',
+           'check_sweep', 'find_profile', 'repository', 'settings', 'study_folders']
 
 # %% ../../nbs/app/00_study.ipynb #eff24318
 import contextlib, json, os, queue, re, shutil, signal, subprocess, sys, threading, time
@@ -16,6 +17,8 @@ from pathlib import Path
 from .profiles import (Data, check_sweep, check_values, checked, find_profile, merged, read_profile, read_yaml,
                                  repository, run_system, settings, study_folders, study_runs)
 from ..files import FesganError, atomic, duration, sha256
+
+_all_ = ["check_sweep", "find_profile", "repository", "settings", "study_folders"] # of profiles, for the command line
 
 # %% ../../nbs/app/00_study.ipynb #5a0c1e01
 def check_study(path:Path, # of a profile
