@@ -50,12 +50,12 @@ def test_write_table_keeps_the_old_one_when_it_fails(tmp_path):
 
 
 def test_missing_metrics_name_the_run(tmp_path):
-    good,bad = make_run(tmp_path/"good"),make_run(tmp_path/"not-evaluated", seed=1, metrics=False)
+    good,bad = make_run(tmp_path/"good", "good"),make_run(tmp_path/"not-evaluated", "not yet", seed=1, metrics=False)
     with pytest.raises(FesganError, match="not-evaluated") as e: tables.read_runs([good, bad])
     assert str(good)+"," not in str(e.value)
     runs = tables.read_runs([good, bad], allow_missing=True)
     assert runs.acd.notna().tolist() == [True, False]
-    assert "ACD was not measured in not-evaluated." in tables.results_table(runs, metrics=["acd"]).attrs["note"]
+    assert "ACD was not measured in not yet." in tables.results_table(runs, metrics=["acd"]).attrs["note"]
 
 
 @pytest.mark.parametrize("file,text", [("params.yaml", "a: [1"), ("params.yaml", "just text"), ("metrics.json", '{"metrics": '), ("metrics.json", "[]"), ("edits.csv", "")])
@@ -82,13 +82,14 @@ def test_ablation_drops_unmatched_rows_and_says_so(tmp_path):
     assert (row.n, row.people, row.dropped) == (9, 3, 3)
     assert row.difference == pytest.approx(0.05)  # without pairing the missing person would change it
     assert "3 edits had no partner and were dropped" in table.attrs["note"]
-    assert "raised ACD by 0.050" in tables.answer_sentence(row, "removing the skip")
+    said = tables.answer_sentence(row, "removing the skip")
+    assert "changed ACD by +0.050" in said and "take it as a hint" in said  # three people: a quarter of all sign flips does as much
 
 
 def test_ablation_of_other_seeds_is_refused(tmp_path):
     edits = tables.read_edits([make_run(tmp_path/"a", "A", seed=0), make_run(tmp_path/"b", "B", seed=1)])
     with pytest.raises(FesganError, match="share no edit"): tables.ablation_table(edits, "A", "B", ["acd"])
-    twice = tables.read_edits([make_run(tmp_path/"c", "A", seed=0), make_run(tmp_path/"d", "A", seed=0), make_run(tmp_path/"e", "B", seed=0)])
+    twice = tables.read_edits([make_run(tmp_path/"c"/"seed0", "A", seed=0), make_run(tmp_path/"c"/"seed1", "A", seed=0), make_run(tmp_path/"e", "B", seed=0)])
     with pytest.raises(FesganError, match="two runs have the same seed"): tables.ablation_table(twice, "A", "B", ["acd"])
 
 
@@ -97,7 +98,7 @@ def test_a_metric_without_any_value_is_a_dash(tmp_path):
     edits = tables.read_edits([a, b])
     edits.loc[edits.label == "B", "distance"] = np.nan  # no face found in any edit of B
     shown = tables.results_table(tables.read_runs([a, b]), edits, metrics=["acd", "found"]).set_index("method")
-    assert shown.loc["B", "ACD ↓"] == "–" and shown.loc["B", "face found (%) ↑"].startswith("100.0")
+    assert shown.loc["B", "ACD"] == "–" and shown.loc["B", "face found (%) ↑"].startswith("100.0")
     assert tables.results_table(tables.read_runs([a, b]), edits, metrics=["acd"]).attrs["note"].count("12 of these edits") == 1
     row = tables.ablation_table(edits, "A", "B", ["acd", "found"]).iloc[0]
     assert "cannot be compared" in tables.answer_sentence(row, "it")
@@ -146,7 +147,7 @@ def report(tmp_path):
     import nbformat
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
     from fesgan.reporting.grids import history_figure, save_figure
-    runs = [make_run(tmp_path/"runs"/n, "US-GAN", s) for s,n in enumerate(("a", "b"))]
+    runs = [make_run(tmp_path/"runs"/"usgan"/f"seed{s}", "US-GAN", s) for s in (0, 1)]
     save_provenance(runs[0]/"provenance.json", seconds=3)
     folder = tmp_path/"report"
     tables.write_table(pd.DataFrame({"m": ["<i>x</i>"]}), folder/"tables", "one", "A <b>caption</b>")

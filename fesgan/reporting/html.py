@@ -194,7 +194,8 @@ def html_report(folder, # the report's folder; its tables/ and figures/ are show
                 detail:str="", # a sentence more about the size
                 notebooks=(), # executed notebooks, written to html/
                 runs=(), # run folders
-                answers=() # sentences of `answer_sentence`
+                answers=(), # sentences of `answer_sentence`
+                verdicts=() # (question, verdict, why), as text; they come first
                )->Path: # index.html
     "Write the report: index.html and html/."
     folder = Path(folder)
@@ -202,7 +203,8 @@ def html_report(folder, # the report's folder; its tables/ and figures/ are show
     tables,figures = sorted((folder/"tables").glob("*.csv")),sorted((folder/"figures").glob("*.png"))
     def link(path, name): return f'<li><a href="{html.escape(os.path.relpath(path, folder).replace(os.sep, "/"))}">{html.escape(name)}</a></li>'
     def items(lines): return f"<ul>{''.join(lines)}</ul>" if lines else ""
-    parts = [("Answers", items([f"<li>{html.escape(a)}</li>" for a in answers])), ("Tables", "\n".join(map(table_html, tables))), ("Figures", "\n".join(map(figure_html, figures))),
+    verdicts = [f"<li>{html.escape(q)} <strong>{html.escape(v)}</strong>: {html.escape(why)}</li>" for q,v,why in verdicts]
+    parts = [("Verdicts", items(verdicts)), ("Answers", items([f"<li>{html.escape(a)}</li>" for a in answers])), ("Tables", "\n".join(map(table_html, tables))), ("Figures", "\n".join(map(figure_html, figures))),
              ("Runs", f'<div class="wide">{provenance_table(runs).to_html(index=False, border=0)}</div>' if len(runs) else ""), ("Notebooks", items([link(p, t) for t,p in pages]))]
     contents = " · ".join(f'<a href="#{name.lower()}">{name}</a>' for name,body in parts if body)
     body = f'<h1>{html.escape(title)}</h1>\n<p>{html.escape(text)}</p>\n{size_box(size, detail)}\n<p class="soft">{contents}</p>\n' + "".join(section(*p) for p in parts)
