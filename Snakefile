@@ -3,48 +3,70 @@
     fesgan study --profile demo             # or, the same:
     snakemake --configfile profiles/demo.yaml --cores 2
 
-`reports/runs/<profile>/` (git-ignored) holds what the study works on and produces; the last node publishes the
-tables, figures, pages and small results into `reports/<profile>/`. Snakemake decides what is out of date.
+`reports/runs/<profile>/` (git-ignored) holds what the study works on and produces, `report/` in it the tables, figures,
+pages and small results of the last node. Snakemake decides what is out of date.
 """
-import os, json, shlex
-import pandas as pd
-from snakemake.utils import Paramspace
+import os, json, re, shlex
+from pathlib import Path
+from fesgan.app.profiles import EVALUATION, checked, read_sweep, study_folders, study_runs, sweep_folder
+from fesgan.files import FesganError, atomic
 
 if not config: raise WorkflowError("Name a profile of the study: snakemake --configfile profiles/demo.yaml --cores 2")
+try: config = checked(config)                                     # nothing below meets a name that a shell would read as more
+except FesganError as e: raise WorkflowError(str(e))
 
 NB = "nbs/study"
-NAME = config["name"]
-WORK = config.get("work", "reports/runs") + f"/{NAME}"            # everything, git-ignored
-OUT = config.get("out", "reports") + f"/{NAME}"                   # what is published
-SEEDS = config["seeds"]
+WORK, OUT = study_folders(config)                                 # everything, git-ignored; what is published
+SEEDS = config.get("seeds", [0])
 GPU_MEM_MB = config.get("gpu_mem_mb", 0)                          # of a card, for one training: so many share it as fit (fesgan study --gpu-mem-mb); a cluster gives each a GPU
 WHERE = dict(device=config.get("device", "auto"), precision=config.get("precision", "32-true"))
 CARD = dict(gpu=int(GPU_MEM_MB > 0), gpu_mem_mb=GPU_MEM_MB, runtime=config.get("minutes", 60))
-JUDGES = [j for j in ("judge", "second") if j in config]          # `second` is optional: another network's opinion
+REPLACE = config.get("replace", False)                            # no parameter of a rule: it makes nothing out of date
+VIEWED, ABLATIONS = config.get("views", []), config.get("ablations", {})
 JUDGED = ("22_table_variants", "23_table_augment", "33_strength") # the notebooks that ask the judges, or show what is known about them
 os.environ.setdefault("FESGAN_HEADLESS", "1")
 
 
+# Who judges: name -> what the profile says, and a seed. `second` is optional: another network's opinion.
+JUDGES = {part + f"-{n}"*(n > 0): (config[part], seed) for part in ("judge", "second") if config.get(part)
+          for n, seed in enumerate(config[part].get("seeds", [0]))}
+
 # Which runs there are: run id -> the system, what is changed in it, steps and seed; below WORK/<group>/.
-RUNS = {f"trained/{name}/seed{s}": {**config["train"], **fields, "seed": s} for name, fields in config["variants"].items() for s in SEEDS}
-if config.get("sweep"):                                           # a csv: one column a field of a system, one row a run
-    space = Paramspace(pd.read_csv(config["sweep"], dtype=str))
-    RUNS |= {f"sweep/{pattern}": {**config["train"], **row} for pattern, row in zip(space.instance_patterns, space.to_dict("records"))}
+RUNS = study_runs(config)
+ROWS = {sweep_folder(row): row for row in (read_sweep(config["sweep"]) if config.get("sweep") else [])}
+SHARED = {folder: row for folder, row in ROWS.items() if folder not in RUNS}   # differ from a training in their evaluation alone
 SHIPPED = {f"shipped/{name}/seed0": name for name in config.get("shipped", [])}
 
-def members(group): return [r for r in [*RUNS, *SHIPPED] if r.startswith(group + "/")]
+def evaluated(run): return {k.split(".")[1]: int(v) for k, v in ROWS.get(run, {}).items() if k in EVALUATION}
+
+# What a group's tables hold: the runs that the profile or the csv names, in its order.
+MEMBERS = {"trained": [f"trained/{v}/seed{n}" for v in config.get("variants", {}) for n in SEEDS], "shipped": list(SHIPPED), "sweep": list(ROWS)}
+def members(group): return MEMBERS[group]
+def inside(group): return [r.removeprefix(f"{group}/") for r in members(group)]
 
 # Which notebook is run for which group: an ablation needs both of its sides there.
-GROUPS = {g: said for g, said in (config["groups"] | {"sweep": [config["groups"]["trained"][0], f"A sweep: {config.get('sweep')}."]}).items() if members(g)}
+GROUPS = {g: said for g, said in (config["groups"] | ({"sweep": [config["groups"]["trained"][0], f"A sweep: {config['sweep']}."]} if ROWS else {})).items() if members(g)}
 def present(group): return {r.split("/")[1] for r in members(group)}
-def pairs(notebook, group): return [p for p in config["ablations"].get(notebook, []) if set(p) <= present(group)]
-VIEWS = {"trained": config["views"], "shipped": config["views"], "sweep": ["40_sweep"]}
-NODES = [(g, nb) for g in GROUPS for nb in VIEWS[g] + [a for a in config["ablations"] if g != "sweep" and pairs(a, g)]]
+def pairs(notebook, group): return [p for p in ABLATIONS.get(notebook, []) if set(p) <= present(group)]
+VIEWS = {"trained": VIEWED, "shipped": VIEWED, "sweep": ["40_sweep"]}
+NODES = [(g, nb) for g in GROUPS for nb in VIEWS[g] + [a for a in ABLATIONS if g != "sweep" and pairs(a, g)]]
+
+
+def entry(run):
+    "What the manifest says of a run."
+    said = RUNS.get(run) or ROWS.get(run) or {}
+    group, *variant = [part for part in run.split("/") if not re.fullmatch(r"seed~?\d+", part)]
+    return dict(group=group, variant="/".join(variant), seed=int(said.get("seed", 0)), fields={k: v for k, v in said.items() if k != "seed"})
+
+onstart:
+    "Say what belongs to the study, and take back what was published: it holds until something is made anew."
+    Path(WORK, "published.json").unlink(missing_ok=True)
+    with atomic(f"{WORK}/manifest.json") as tmp: tmp.write_text(json.dumps(dict(runs={r: entry(r) for g in GROUPS for r in members(g)}), indent=1))
 
 
 def papermill(notebook, run, **parameters):
     "The command line of one node; its executed notebook is `run`."
-    return f"papermill {NB}/{notebook}.ipynb {run} -y {shlex.quote(json.dumps(parameters))} --cwd . --no-progress-bar --log-output"
+    return shlex.join(["papermill", f"{NB}/{notebook}.ipynb", run, "-y", json.dumps(parameters), "--cwd", ".", "--no-progress-bar", "--log-output"])
 
 def node(notebook, **parameters):
     "A shell command as a function of the wildcards, for `params.command`."
@@ -53,17 +75,28 @@ def node(notebook, **parameters):
         return papermill(notebook, p.pop("run"), **p)
     return command
 
+def python(call, *words):
+    "The command line of one function, whose arguments are words."
+    home, name = call.rsplit(".", 1)
+    return shlex.join(["python", "-c", f"import sys; from {home} import {name}; {name}(*sys.argv[1:])", *words])
+
 
 wildcard_constraints:
     run="(trained|shipped|sweep)/.+|judges",
-    judge="judge|second",
+    judge=r"(judge|second)(-\d+)?",
     group="trained|shipped|sweep",
     notebook=r"\d\d_\w+",
 
-localrules: all, adopt
+localrules: all, adopt, share
+
+METRICS = [f"{WORK}/{r}/metrics.json" for g in GROUPS for r in members(g)]
+MADE = [f"{WORK}/faces/{f}" for f in ("prepare.json", "faces.npy", "catalog.csv")] + [f"{WORK}/judges/{j}.safetensors" for j in JUDGES]
+MADE += [f"{WORK}/{r}/generator.safetensors" for r in [*RUNS, *SHARED, *SHIPPED]] + [f"{WORK}/{r}/{f}" for g in GROUPS for r in members(g) for f in ("edits.csv", "recognition.npz")]
+ANSWERS = [f"{WORK}/results/{g}/{n}.done" for g, n in NODES]
 
 rule all:
-    input: f"{WORK}/published.json"
+    "Not the report alone: a step that failed left nothing, and is due until it is done."
+    input: MADE, METRICS, ANSWERS, f"{WORK}/published.json"
 
 prepare = node("00_prepare", run=f"{WORK}/prepare.ipynb", out=f"{WORK}/faces", **config["data"])
 
@@ -72,10 +105,10 @@ rule prepare:
     output: f"{WORK}/faces/prepare.json", f"{WORK}/faces/faces.npy", f"{WORK}/faces/catalog.csv"
     log: f"{WORK}/prepare.log"
     params: command=prepare
-    shell: "{params.command} > {log} 2>&1"
+    shell: "{params.command} > {log:q} 2>&1"
 
-judge = node("01_judge", run=lambda w: f"{WORK}/judges/{w.judge}.ipynb", faces=f"{WORK}/faces", name=lambda w: w.judge, settings=lambda w: config[w.judge]["settings"],
-             limit=lambda w: config[w.judge].get("limit"), out=f"{WORK}/judges", **WHERE)
+judge = node("01_judge", run=lambda w: f"{WORK}/judges/{w.judge}.ipynb", faces=f"{WORK}/faces", name=lambda w: w.judge, settings=lambda w: JUDGES[w.judge][0].get("settings", {}),
+             limit=lambda w: JUDGES[w.judge][0].get("limit"), seed=lambda w: JUDGES[w.judge][1], out=f"{WORK}/judges", **WHERE)
 
 rule judge:
     "A classifier that reads edits; `second`, where a profile has it, is another opinion. Its checkpoint is no output either."
@@ -84,39 +117,54 @@ rule judge:
     log: f"{WORK}/judges/{{judge}}.log"
     params: command=judge
     resources: **CARD
-    shell: "{params.command} > {log} 2>&1"
+    shell: "{params.command} > {log:q} 2>&1"
 
 train = node("02_train", run=lambda w: f"{WORK}/{w.run}/train.ipynb", faces=f"{WORK}/faces", folder=lambda w: f"{WORK}/{w.run}", fields=lambda w: RUNS[w.run],
-             **WHERE)
+             common=config.get("train", {}), **WHERE)
 
 rule train:
-    "One run. Its checkpoint is no output, so that a run that was killed goes on instead of starting again."
+    """One run. Its checkpoint is no output, so that a run that was killed goes on instead of starting again.
+    What was measured of the generator before goes first. The first seeds come first, in the profile's order."""
     input: nb=f"{NB}/02_train.ipynb", faces=rules.prepare.output
-    output: f"{WORK}/{{run,(trained|sweep)/.+}}/generator.safetensors"
+    output: f"{WORK}/{{run,trained/.+|sweep/(?!.*evaluate[.]).+}}/generator.safetensors"
     log: f"{WORK}/{{run}}/train.log"
-    params: command=train
+    params: command=train, void=lambda w: shlex.join(f"{WORK}/{w.run}/{f}" for f in ("metrics.json", "edits.csv", "references.csv", "recognition.npz", "augmented.npz"))
+    priority: lambda w: len(RUNS)-list(RUNS).index(w.run)
     resources: **CARD
-    shell: "{params.command} > {log} 2>&1"
+    shell: "rm -f {params.void} && {params.command} -p replace {REPLACE} > {log:q} 2>&1"
 
 rule adopt:
     "A shipped generator becomes a run folder like any other."
     input: weights=lambda w: f"data/models/{w.name}.safetensors"
     output: f"{WORK}/shipped/{{name}}/seed0/generator.safetensors"
-    params: folder=lambda w: f"{WORK}/shipped/{w.name}/seed0"
-    shell: "python -c 'from fesgan.training.shipped import adopt; adopt(\"{wildcards.name}\", \"{params.folder}\")'"
+    params: command=lambda w: python("fesgan.training.shipped.adopt", w.name, f"{WORK}/shipped/{w.name}/seed0")
+    shell: "{params.command}"
 
-evaluate = node("03_evaluate", run=lambda w: f"{WORK}/{w.run}/evaluate.ipynb", faces=f"{WORK}/faces", judges=f"{WORK}/judges", folder=lambda w: f"{WORK}/{w.run}",
-                limit=lambda w: config["evaluate"][w.run.split("/")[0]], inception=config.get("inception"), **WHERE)
+def origin(w): return f"{WORK}/{sweep_folder(SHARED[w.row], False)}"
+
+rule share:
+    "A row of a sweep whose training another row has done: it is only evaluated otherwise."
+    input: lambda w: f"{origin(w)}/generator.safetensors"
+    output: f"{WORK}/{{row,sweep/.*evaluate[.].+}}/generator.safetensors"
+    params: command=lambda w: python("fesgan.app.study.share", origin(w), f"{WORK}/{w.row}", *(f"{k}={v}" for k, v in evaluated(w.row).items()))
+    shell: "{params.command}"
+
+def command(w):
+    "The seed of the test faces is a parameter only where a sweep varies it."
+    return node("03_evaluate", **MEASURE, **{k: v for k, v in evaluated(w.run).items() if k == "seed"})(w)
+
+MEASURE = dict(run=lambda w: f"{WORK}/{w.run}/evaluate.ipynb", faces=f"{WORK}/faces", judges=f"{WORK}/judges", folder=lambda w: f"{WORK}/{w.run}",
+                limit=lambda w: evaluated(w.run).get("limit", config.get("evaluate", {}).get(w.run.split("/")[0])), inception=config.get("inception"), **WHERE)
 
 rule evaluate:
     input: nb=f"{NB}/03_evaluate.ipynb", generator=f"{WORK}/{{run}}/generator.safetensors", judges=[f"{WORK}/judges/{j}.safetensors" for j in JUDGES], faces=rules.prepare.output
     output: f"{WORK}/{{run}}/metrics.json", f"{WORK}/{{run}}/edits.csv", f"{WORK}/{{run}}/recognition.npz"
     log: f"{WORK}/{{run}}/evaluate.log"
-    params: command=evaluate
-    shell: "{params.command} > {log} 2>&1"
+    params: command=command
+    shell: "{params.command} > {log:q} 2>&1"
 
 augment = node("04_augment", run=lambda w: f"{WORK}/{w.run}/augment.ipynb", faces=f"{WORK}/faces", folder=lambda w: None if w.run == "judges" else f"{WORK}/{w.run}",
-               out=lambda w: f"{WORK}/{w.run}/augmented.npz", **config.get("augment", {}), **WHERE)
+               out=lambda w: f"{WORK}/{w.run}/augmented.npz", **(config.get("augment") or {}), **WHERE)
 
 rule augment:
     "Classifiers that learn from real faces and a run's edits, or, in the folder of the judges, from real faces alone."
@@ -125,10 +173,10 @@ rule augment:
     log: f"{WORK}/{{run}}/augment.log"
     params: command=augment
     resources: **CARD
-    shell: "{params.command} > {log} 2>&1"
+    shell: "{params.command} > {log:q} 2>&1"
 
 def answer_parameters(w):
-    p = dict(runs=f"{WORK}/{w.group}", out=f"{WORK}/results/{w.group}", size=GROUPS[w.group][0])
+    p = dict(runs=f"{WORK}/{w.group}", out=f"{WORK}/results/{w.group}", size=GROUPS[w.group][0], members=inside(w.group))
     if w.notebook in JUDGED: p["judges"] = f"{WORK}/judges"
     if w.notebook.startswith("1"): p["pairs"] = pairs(w.notebook, w.group)
     if w.notebook.startswith("3"): p["faces"] = f"{WORK}/faces"
@@ -145,13 +193,14 @@ rule answer:
     output: f"{WORK}/results/{{group}}/{{notebook}}.done"
     log: f"{WORK}/results/{{group}}/{{notebook}}.log"
     params: command=answer
-    shell: "{params.command} > {log} 2>&1 && touch {output}"
+    shell: "{params.command} > {log:q} 2>&1 && touch {output:q}"
 
-publish = node("90_report", run=f"{WORK}/report.ipynb", work=WORK, out=OUT, title=config["title"], groups=GROUPS, pictures=config.get("pictures", True))
+publish = node("90_report", run=f"{WORK}/report.ipynb", work=WORK, out=OUT, title=config["title"], groups=GROUPS, pictures=config.get("pictures", True),
+               members={g: inside(g) for g in GROUPS})
 
 rule publish:
-    input: nb=f"{NB}/90_report.ipynb", answers=[f"{WORK}/results/{g}/{n}.done" for g, n in NODES]
+    input: nb=f"{NB}/90_report.ipynb", answers=ANSWERS, metrics=METRICS
     output: f"{WORK}/published.json"
     log: f"{WORK}/report.log"
     params: command=publish
-    shell: "{params.command} > {log} 2>&1"
+    shell: "{params.command} > {log:q} 2>&1"

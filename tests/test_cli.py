@@ -150,16 +150,17 @@ def test_train_stops_and_goes_on(tmp_path):
 # ---- the study, on a graph of its own
 
 SNAKEFILE = '''
-OUT, WORK = config.get("out", "reports"), config.get("work", "work")
+WORK = config.get("work", "reports/runs") + "/tiny"
+OUT = config["out"] + "/tiny" if "out" in config else f"{WORK}/report"
 rule all:
-    input: f"{OUT}/tiny/index.html"
+    input: f"{OUT}/index.html"
 rule train:
     output: f"{WORK}/{{run}}.txt"
-    params: seconds=config["train"]["seconds"]
+    params: seconds=config["train"]["steps"]-1
     shell: "sleep {params.seconds}; [ {wildcards.run} != trained/9 ] || {{ echo no such thing; echo The whole log: x.log; exit 1; }}; echo $OMP_NUM_THREADS > {output}"
 rule publish:
     input: expand(WORK+"/trained/{s}.txt", s=config["seeds"])
-    output: f"{OUT}/tiny/index.html"
+    output: f"{OUT}/index.html"
     shell: "cat {input} > {output}"
 '''
 
@@ -167,7 +168,8 @@ rule publish:
 @pytest.fixture
 def repo(tmp_path, monkeypatch):
     (tmp_path/"repo"/"profiles").mkdir(parents=True)
-    (tmp_path/"repo"/"profiles"/"tiny.yaml").write_text("name: tiny\nseeds: [0, 1]\ntrain: {seconds: 0}\n")
+    (tmp_path/"repo"/"profiles"/"tiny.yaml").write_text(yaml.safe_dump(dict(name="tiny", title="Tiny", groups=dict(trained=["toy", ""]), data=dict(dataset="rendered"), judge={},
+                                                                           variants=dict(usgan=dict(system="usgan")), train=dict(steps=1), seeds=[0, 1])))
     (tmp_path/"repo"/"Snakefile").write_text(SNAKEFILE)
     monkeypatch.setenv("FESGAN_REPOSITORY", str(tmp_path/"repo"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -179,25 +181,26 @@ def study(*words): return fesgan("study", "--profile", "tiny", *words)
 
 def test_study_runs_and_rests(repo):
     code, out = study("--cores", 2)
-    assert code == 0 and "3/3 report written" in out and f"The report: {repo/'reports'/'tiny'/'index.html'}" in out
+    assert code == 0 and "3/3 report written" in out and f"The report: {repo/'reports'/'runs'/'tiny'/'report'/'index.html'}" in out
     assert re.search(r"\[ 0:\d\d\] 1/3 trained/[01] trained", out)
-    assert (repo/"work"/"trained"/"0.txt").read_text() == "1\n"                  # one thread each when two run at once
+    assert (repo/"reports"/"runs"/"tiny"/"trained"/"0.txt").read_text() == "1\n" # one thread each when two run at once
     code, out = study()
     assert code == 0 and "nothing to do" in out and "index.html" in out
     code, out = study("--set", "seeds=[0,1,2]", "--dry-run")
-    assert code == 0 and not (repo/"work"/"trained"/"2.txt").exists()
+    assert code == 0 and not (repo/"reports"/"runs"/"tiny"/"trained"/"2.txt").exists()
     assert "trained/2 trained" in out and "trained/1 trained" not in out and "2 steps would be done" in out and "The report" not in out
 
 
 def test_study_elsewhere(repo, tmp_path):
     code, out = study("--out", tmp_path/"pages", "--work", tmp_path/"space", "--cores", 2)
-    assert code == 0 and (tmp_path/"pages"/"tiny"/"index.html").is_file() and (tmp_path/"space"/"trained"/"1.txt").is_file()
+    assert code == 0 and (tmp_path/"pages"/"tiny"/"index.html").is_file() and (tmp_path/"space"/"tiny"/"trained"/"1.txt").is_file()
 
 
 def test_study_failure_keeps_the_rest(repo):
     code, out = study("--set", "seeds=[9,1]", "--cores", 1)
     assert code == 1 and "FAILED: train trained/9" in out and "    no such thing" in out and "x.log" in out
-    assert (repo/"work"/"trained"/"1.txt").is_file() and not (repo/"work"/"trained"/"9.txt").exists()
+    trained = repo/"reports"/"runs"/"tiny"/"trained"
+    assert (trained/"1.txt").is_file() and not (trained/"9.txt").exists()
     assert "start the same command again" in out
 
 
@@ -208,7 +211,7 @@ def test_study_broken_graph(repo):
 
 
 def test_study_stops_and_goes_on(repo):
-    command = [sys.executable, "-c", "from fesgan.app.cli import app; app()", "study", "--profile", "tiny", "--cores", "1", "--set", "train.seconds=20"]
+    command = [sys.executable, "-c", "from fesgan.app.cli import app; app()", "study", "--profile", "tiny", "--cores", "1", "--set", "train.steps=21"]
     p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.time()+60
     while not list((repo/".snakemake"/"locks").glob("*")) and time.time() < deadline: time.sleep(.2)
@@ -220,7 +223,7 @@ def test_study_stops_and_goes_on(repo):
 
 
 def test_study_after_a_kill(repo):
-    words = ["study", "--profile", "tiny", "--cores", "1", "--set", "train.seconds=100"]
+    words = ["study", "--profile", "tiny", "--cores", "1", "--set", "train.steps=101"]
     p = subprocess.Popen([sys.executable, "-c", "from fesgan.app.cli import app; app()", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time()+60
     while not list((repo/".snakemake"/"locks").glob("*")) and time.time() < deadline: time.sleep(.2)

@@ -20,6 +20,7 @@ def work(tmp_path_factory):
     profile = yaml.safe_load((ROOT/"profiles"/"demo.yaml").read_text())
     profile |= dict(name="toy", seeds=[0], shipped=["usgan"], evaluate=dict(trained=2, shipped=2, sweep=2), judge=dict(settings=dict(epochs=1, image_size=32)), second=dict(settings=dict(arch="vgg", width=4, epochs=1, image_size=32)))
     profile["variants"] = {k: v for k, v in profile["variants"].items() if k in KEPT}
+    profile["ablations"] = {k: [p for p in pairs if set(p) <= set(KEPT)] for k, pairs in profile["ablations"].items()}
     profile["train"] |= dict(steps=10, log_every=5)
     profile["data"] |= dict(limit=140)
     (folder/"toy.yaml").write_text(yaml.safe_dump(profile))
@@ -71,3 +72,23 @@ def test_second_call_has_nothing_to_do(work, done):
     run = study(work)
     assert run.returncode == 0 and "nothing" in (run.stdout+run.stderr).lower()
     assert before == {p: p.stat().st_mtime_ns for p in (work/"runs").rglob("*") if p.is_file()}
+
+
+def test_failed_runs_are_due_and_finished_ones_are_kept(work, done):
+    folder = work/"runs"/"toy"
+    made = (folder/"trained"/"usgan"/"seed0"/"generator.safetensors").stat().st_mtime_ns
+    run = study(work, "--set", "train.lr=1e30")
+    assert run.returncode == 2 and "trained/usgan/seed0: lr is 0.0001 there and 1e+30 here" in run.stdout+run.stderr
+    run = study(work, "--set", "train.lr=1e30", "--dry-run")
+    assert run.returncode == 0 and "4 runs would be lost" in run.stdout and "trained/usgan/seed0 trained" in run.stdout
+    assert (folder/"trained"/"usgan"/"seed0"/"generator.safetensors").stat().st_mtime_ns == made
+    target = folder/"trained"/"usgan"/"seed0"/"metrics.json"
+    for more in ("--replace",), (), ():                                         # once for all: what is left is nobody's
+        run = study(work, "--set", "variants.usgan.lr=1e30", *more)
+        assert run.returncode == 1 and "FAILED: train trained/usgan/seed0" in run.stdout, run.stdout[-3000:]
+        assert not (folder/"published.json").exists() and not target.exists()
+    run = study(work)                                                           # back to the old numbers: nothing of worth is in the way
+    assert run.returncode == 0 and target.is_file(), run.stdout[-3000:]
+    target.write_text(target.read_text()[:40])
+    run = study(work)
+    assert run.returncode == 0 and "Evaluate the run again" in run.stdout and "usgan" in target.read_text().lower(), run.stdout[-3000:]

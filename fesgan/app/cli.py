@@ -536,18 +536,30 @@ def _cores():
 @app.command(context_settings=dict(allow_extra_args=True, ignore_unknown_options=False))
 def study(ctx:typer.Context,
           profile:Annotated[str, Option(help="A name in profiles/ (demo: CPU, minutes) or a yaml file of your own.")]="demo",
-          cores:Annotated[int | None, Option(help="Steps that run at once, 1 or more. Default: all processor cores, or what the cluster's profile says.", min=1)]=None,
-          gpu_mem_mb:Annotated[int | None, Option(help="Megabytes of this machine's GPU that trainings may take together: so many run at once as fit. Default: room for one.", min=1)]=None,
-          on:Annotated[str | None, Option(metavar="CLUSTER", help="Where the steps run: slurm, or a folder of your own like profiles/slurm; its README.md explains. Default: this machine.")]=None,
-          set_:Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="A value of the profile, key=value, read as YAML; a dot goes inside; may be repeated. For instance seeds=[0,1,2] or train.steps=2000.")]=None,
-          sweep:Annotated[Path | None, Option(help="A csv with a column `system` and one for each field that varies, perhaps `seed`; each row is trained and evaluated, too.")]=None,
-          out:Annotated[Path | None, Option(help="Folder for the reports; <out>/<profile>/index.html is the first page. Default: reports in the repository.")]=None,
-          work:Annotated[Path | None, Option(help="Folder for runs and everything in between. Default: reports/runs in the repository.")]=None,
-          dry_run:Annotated[bool, Option("--dry-run", "-n", help="Say what would be done, and do nothing.")]=False,
+          cores:Annotated[int | None, Option(min=1, help="Steps that run at once, 1 or more. Default: all processor cores, "
+                                             "or what the cluster's profile says.")]=None,
+          gpu_mem_mb:Annotated[int | None, Option(min=1, help="Megabytes of this machine's GPU that trainings may take "
+                                                  "together: so many run at once as fit. Default: room for one.")]=None,
+          on:Annotated[str | None, Option(metavar="CLUSTER", help="Where the steps run: slurm, or a folder of your own like "
+                                          "profiles/slurm; its README.md explains. Default: this machine.")]=None,
+          set_:Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="A value of the profile, key=value, read "
+                                                  "as YAML; a dot goes inside; may be repeated. For instance seeds=[0,1,2] "
+                                                  "or train.steps=2000.")]=None,
+          sweep:Annotated[Path | None, Option(help="A csv with a column `system`, one for each field that varies, perhaps "
+                                              "`seed`, `evaluate.limit`, `evaluate.seed`; each row is a run.")]=None,
+          out:Annotated[Path | None, Option(help="Folder for the reports; <out>/<profile>/index.html is the first page. "
+                                            "Default: report/ in the study's own folder.")]=None,
+          work:Annotated[Path | None, Option(help="Folder for runs and everything in between; the study's own folder is "
+                                             "<work>/<profile>. Default: reports/runs in the repository.")]=None,
+          replace:Annotated[bool, Option("--replace", help="Throw away finished runs whose numbers in the profile have "
+                                         "changed. Without it the study names them and stops.")]=False,
+          dry_run:Annotated[bool, Option("--dry-run", "-n", help="Say what would be done, and what would be lost, "
+                                         "and do nothing.")]=False,
           unlock_:Annotated[bool, Option("--unlock", help="Remove a lock that a killed study left, and do nothing else.")]=False):
     """Run the whole study: faces, judge, trainings, evaluations, ablations, tables, figures, report.
 
-    Only what is missing or out of date is done. Ctrl-C stops it (exit code 3), and the same command goes on.
+    Profile, --set and sweep are checked first. Only what is missing or out of date is done. Ctrl-C stops it (exit code 3),
+    and the same command goes on.
 
     \b
     Examples:
@@ -557,18 +569,24 @@ def study(ctx:typer.Context,
       fesgan study --profile rendered --gpu-mem-mb 80000        # trainings share one card
       fesgan study --profile rendered --on slurm                # each step is a job of Slurm
       fesgan study --on slurm -- --default-resources slurm_partition=gpu # what follows -- goes to Snakemake"""
+    from fesgan.app.study import check_study, guard, study_folders, void_metrics
     root = repository()
     path,cluster = find_profile(profile, root),find_cluster(on, root) if on else None
-    if cluster and gpu_mem_mb: raise FesganError(f"--gpu-mem-mb {gpu_mem_mb} is about this machine's GPU; with --on {on} the cluster shares out its GPUs, as {cluster}/config.yaml says. Leave one of them out.")
+    if cluster and gpu_mem_mb:
+        raise FesganError(f"--gpu-mem-mb {gpu_mem_mb} is about this machine's GPU; with --on {on} the cluster shares out its "
+                          f"GPUs, as {cluster}/config.yaml says. Leave one of them out.")
     if cluster: read_cluster(cluster)
-    facts = read_profile(path)
-    config = settings(set_ or [], facts)
-    if sweep: check_sweep(sweep); config["sweep"] = _in_repository(sweep, root)
-    config |= {k: _in_repository(v, root) for k,v in dict(out=out, work=work).items() if v}
+    config = settings(set_ or []) | {k: _in_repository(v, root) for k,v in dict(sweep=sweep, out=out, work=work).items() if v}
     if unlock_:
         unlock(path, root, config)
         typer.echo("Unlocked."); raise typer.Exit()
-    code = run_study(path, root, config, cores or (None if cluster else _cores()), gpu_mem_mb, cluster, [*ctx.args, *(["--dry-run"] if dry_run else [])], typer.echo)
-    page = root/config.get("out", "reports")/facts["name"]/"index.html"
+    if replace: config["replace"] = True
+    said = check_study(path, root, config)
+    folder,report = study_folders(said)
+    again = [f"{folder}/{run}/generator.safetensors" for run in guard(said, root/folder, dry_run, typer.echo)]
+    void_metrics(root/folder, dry_run, typer.echo)
+    code = run_study(path, root, config, cores or (None if cluster else _cores()), gpu_mem_mb, cluster,
+                     [*ctx.args, *["--dry-run"]*dry_run], again, typer.echo)
+    page = root/report/"index.html"
     if code == 0 and not dry_run and page.is_file(): typer.echo(f"The report: {page}")
     raise typer.Exit(code)
