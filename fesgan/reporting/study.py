@@ -9,11 +9,10 @@ __all__ = ['ABLATION_METRICS', 'DISTANCES', 'HARDLY', 'SMALL', 'find_runs', 'by_
            'variants_answers', 'claims_verdict', 'publish_group', 'report_markdown']
 
 # %% ../../nbs/reporting/04_study.ipynb #97cec75b
-import json, math, os, shutil
+import json, os, shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..evaluation.edits import check_metrics
@@ -23,8 +22,8 @@ from ..evaluation.statistics import few, format_p, holm
 from ..files import FesganError, atomic, choose
 from ..models.generator import Generator, load_generator
 from .html import SIZES, html_report
-from .tables import (METRICS, ablation_table, ablation_text, answer_sentence, correct_together, differing, metric_name, nearer_sentences, nearer_table,
-                                     plain, read_edits, read_json, read_references, read_variants, readers_say, show, signed, to_markdown, towards, variant_of, write_table)
+from .tables import (METRICS, ablation_table, ablation_text, answer_sentence, correct_together, differing, metric_name, nearer_table,
+                                     plain, read_edits, read_json, read_references, read_variants, readers_say, show, signed, to_markdown, towards, write_table)
 
 # %% ../../nbs/reporting/04_study.ipynb #6c2b2f5c
 def find_runs(folder, # of one group
