@@ -1,5 +1,5 @@
 "What may go wrong with `fesgan edit`: names, links, pipes, full disks, and pictures that know more than their pixels."
-import contextlib, io, os, resource, struct, zlib
+import contextlib, os, resource, struct, zlib
 
 import numpy as np
 import pytest
