@@ -27,8 +27,8 @@ setup: .venv/.ready
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt -e '.[dev]'
 	@touch $@
 
-sync: setup ## notebooks -> package and README
-	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_export && PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean && $(BIN)/python tests/check_exports.py --write
+sync: setup ## notebooks -> package, README and the schema of profiles
+	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_export && PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean && $(BIN)/python tests/check_exports.py --write && $(BIN)/python -c "from fesgan.app.profiles import write_schema; write_schema()"
 
 wheel: setup ## dist/*.whl: the package with all that ships, for plain pip
 	@$(BIN)/uv build --quiet && ls dist/*.whl

@@ -132,10 +132,16 @@ def dlib_folder()->Path: # with four .dat files
     raise FesganError("face_recognition_models, which holds dlib's networks, is not installed: pip install face_recognition_models")
 
 @functools.cache
-def dlib_api(): # a FaceApi
-    "dlib with its networks, read when first needed."
+def dlib_api(): # with face_locations, face_landmarks and face_encodings
+    "The module `face_recognition`, imported when first needed; where it is not installed, the same on dlib alone."
+    try:
+        with strict_pillow(): # its own switch of Pillow is undone, its warnings are not ours
+            import face_recognition
+        return face_recognition
+    except (ImportError, SystemExit): pass # without pkg_resources it calls quit()
     try: return FaceApi()
-    except ImportError as e: raise FesganError(f"dlib cannot be imported ({e}). Install it already built: pip install dlib-bin") from e
+    except ImportError as e:
+        raise FesganError(f"dlib cannot be imported ({e}). Install it already built: pip install dlib-bin") from e
 
 # %% ../../nbs/data/01_faces.ipynb #b500ec96
 def find_faces(image:np.ndarray, # uint8, (H, W, 3)
