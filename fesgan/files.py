@@ -303,7 +303,7 @@ def parse_yaml(text:str, # YAML
     try: return yaml.load(text, Plain)
     except FesganError: raise
     except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise FesganError(f"{source} is not readable as YAML ({' '.join(str(e).split())[:200]}). Mend it, or make it "
+        raise FesganError(f"{source} is not YAML ({' '.join(str(e).split())[:200]}). Mend it, or make it "
                           "anew.") from None
 
 # %% ../nbs/00_files.ipynb #6547421f

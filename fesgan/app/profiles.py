@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Name', 'Folder', 'Count', 'Seed', 'Seeds', 'SEEDS', 'Scalars', 'View', 'Ablation', 'Pair', 'RULES', 'SIZES', 'Groups',
-           'Views', 'Seconds', 'OPTIONS', 'EVALUATION', 'CELL', 'RUN_KEYS', 'repository', 'find_profile', 'read_yaml',
-           'Part', 'Data', 'JudgePart', 'Augment', 'TestFaces', 'Profile', 'at', 'sentence', 'checked', 'read_profile',
+           'Views', 'Seconds', 'OPTIONS', 'EVALUATION', 'CELL', 'RUN_KEYS', 'repository', 'find_profile', 'Part',
+           'Data', 'JudgePart', 'Augment', 'TestFaces', 'Profile', 'at', 'sentence', 'checked', 'read_profile',
            'settings', 'merged', 'read_sweep', 'sweep_folder', 'study_runs', 'study_folders', 'run_system',
            'check_runs', 'check_sweep', 'check_judges', 'check_data', 'check_files', 'check_values', 'schema',
            'write_schema']
@@ -21,7 +21,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 import fesgan
-from ..files import FesganError, choose
+from ..data.faces import CROPS
+from ..files import FesganError, choose, read_yaml
 
 # %% ../../nbs/app/00_profiles.ipynb #66f5b573
 def repository()->Path: # the folder with Snakefile, profiles/ and nbs/
@@ -43,16 +44,6 @@ def find_profile(profile:str, # a name in `profiles/`, or the path of a yaml fil
     names = ", ".join(sorted(p.stem for p in (root/"profiles").glob("*.yaml")))
     raise FesganError(f"Profile {profile!r} is not known; choose one of: {names}, "
                       "or name a yaml file of your own that exists.")
-
-# %% ../../nbs/app/00_profiles.ipynb #e3183ac0
-def read_yaml(path:Path # an existing file
-             )->dict: # its keys and values; empty if it has none
-    "What a yaml file says."
-    try: said = yaml.safe_load(path.read_text())
-    except OSError as e: raise FesganError(f"{path} cannot be read: {e.strerror or e}.") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise FesganError(f"{path} is not YAML: {str(e).splitlines()[0]}.") from e
-    return said if isinstance(said, dict) else {}
 
 # %% ../../nbs/app/00_profiles.ipynb #4b62afce
 def _different(values):
@@ -85,7 +76,7 @@ class Data(Part):
     dataset: str = Field(description="a data set such as rendered, kdef or fer2013, or several with + between them")
     folder: str | None = Field(None, description="where the data set lies: a folder or a zip; nothing for rendered")
     size: int = Field(64, ge=8, le=1024, description="pixels a side, 8 to 1024")
-    crop: Literal["landmarks", "rigid", "centre", "whole"] = Field("whole", description="how a face is cut out")
+    crop: Literal[CROPS] = Field("whole", description="how a face is cut out")
     split: Literal["subject", "image"] = Field("subject", description="subject: nobody is in both parts; or image")
     test_share: float = Field(.1, ge=0, lt=1, description="share of people or images that are the test, 0 to 1")
     limit: Count | None = Field(None, description="at most so many pictures, 1 or more; null: all")

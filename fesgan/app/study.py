@@ -14,9 +14,9 @@ import contextlib, json, os, queue, re, shutil, signal, subprocess, sys, threadi
 from collections import defaultdict, deque
 from pathlib import Path
 
-from .profiles import (Data, check_sweep, check_values, checked, find_profile, merged, read_profile, read_yaml,
+from .profiles import (Data, check_sweep, check_values, checked, find_profile, merged, read_profile,
                                  repository, run_system, settings, study_folders, study_runs)
-from ..files import FesganError, atomic, duration, sha256
+from ..files import FesganError, atomic, duration, read_yaml, sha256
 
 _all_ = ["check_sweep", "find_profile", "repository", "settings", "study_folders"] # of profiles, for the command line
 

@@ -246,7 +246,7 @@ def footprint(system:System,
     with torch.device("meta"): # shapes alone
         learnt = count_parameters(system.generator()) + count_parameters(system.critic(size))*bool(system.objective.alone)
     thin,x = altered(system, width=1, critic_width=1),torch.zeros(1, 3, size, size)
-    G,D = thin.generator(),thin.critic(size)
+    G,D = build(thin.generator, 0),build(lambda: thin.critic(size), 0)
     kept = lambda net,*inputs: sum(each_layer(lambda layer,inp,out: inp.numel() + out.numel(), net, *inputs))
     made,read = kept(G, x, torch.zeros(1, G.condition_length)),kept(D, x)
     return learnt,(2*made*system.width + read*system.critic_width if system.objective.alone else made*system.width)
