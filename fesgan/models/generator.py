@@ -212,14 +212,15 @@ def checked_config(config, # constructor arguments, as somebody's file says
                    path # the file, for the message
                   )->dict: # `config`
     "Look at a stranger's numbers before a network of that size is built."
-    kinds = {k: p.annotation for k,p in inspect.signature(Generator).parameters.items()}
+    known = inspect.signature(Generator).parameters
     if not isinstance(config, dict):
         raise FesganError(f"{path}: its generator is {config!r}, not a set of arguments. Get the file again.")
-    if unknown := sorted(config.keys()-kinds):
+    if unknown := sorted(config.keys()-known):
         raise FesganError(f"{path}: its generator needs another version of fesgan (unknown: {', '.join(unknown)}).")
     for k,v in config.items():
-        if type(v) is not kinds[k]:
-            raise FesganError(f"{path}: {k}={v!r} is not of the type {kinds[k].__name__}. Get the file again.")
+        kind,default = known[k].annotation,known[k].default
+        if type(v) is not kind and not (v is None and default is None):
+            raise FesganError(f"{path}: {k}={v!r} is not of the type {kind.__name__}. Get the file again.")
         if kinds[k] is int and not 1 <= v <= MOST:
             raise FesganError(f"{path}: {k}={v} is out of range; 1 to {MOST} are allowed.")
     if config.get("blocks", 1) > tensors:
