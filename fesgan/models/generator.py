@@ -221,7 +221,7 @@ def checked_config(config, # constructor arguments, as somebody's file says
         kind,default = known[k].annotation,known[k].default
         if type(v) is not kind and not (v is None and default is None):
             raise FesganError(f"{path}: {k}={v!r} is not of the type {kind.__name__}. Get the file again.")
-        if kinds[k] is int and not 1 <= v <= MOST:
+        if kind is int and v is not None and not 1 <= v <= MOST:
             raise FesganError(f"{path}: {k}={v} is out of range; 1 to {MOST} are allowed.")
     if config.get("blocks", 1) > tensors:
         raise FesganError(f"{path}: blocks={config['blocks']}, but the file holds {tensors} tensors. Get the file "
