@@ -44,7 +44,7 @@ WRONG = [ # changed keys, what is said
     (dict(views=["32_gallery"], pictures=False), "32_gallery shows faces"), (dict(views=["23_table_augment"]), "needs `augment`"), (dict(groups={}), "groups.trained is missing"),
     (dict(groups=dict(trained=["tiny", ""])), "size 'tiny' is not known"), (dict(groups=dict(mine=["toy", ""])), "groups.mine"), (dict(shipped=["nobody"], groups=PROFILE["groups"] | dict(shipped=["toy", ""])), "entry 'nobody' is not known"),
     (dict(evaluate=dict(trained="all")), "evaluate.trained: 'all' is not allowed"), (dict(evaluate=dict(trianed=3)), "key 'trianed' is not known"), (dict(judge=dict(settings=dict(epoch=1))), "field of JudgeSettings 'epoch' is not known"),
-    (dict(judge=dict(settings=dict(epochs="ten"))), "judge.settings: epochs='ten' is not allowed"), (dict(judge=dict(settings={}, seeds=0)), "judge.seeds: 0 is not allowed"), (dict(second=dict(settings=dict(arch="vgq"))), "second.settings"),
+    (dict(judge=dict(settings=dict(epochs="ten"))), "judge.settings: epochs of a judge is 'ten'; allowed: int from 1 to 10000"), (dict(judge=dict(settings={}, seeds=0)), "judge.seeds: 0 is not allowed"), (dict(second=dict(settings=dict(arch="vgq"))), "second.settings"),
     (dict(seconds=dict(trian=3)), "seconds.trian"), (dict(inception="nowhere.pth"), "inception: 'nowhere.pth' is not there"), (dict(minutes=0), "minutes: 0 is not allowed"), (dict(pictures="no"), "pictures: 'no' is not allowed"),
 ]
 
