@@ -9,7 +9,7 @@ from fesgan.data import catalog as module
 from fesgan.data.batches import load_faces
 from fesgan.data.catalog import counts, prepare_faces, read_catalog, read_prepared, read_table
 from fesgan.data.rendered import RENDERED, keep_settings, render_set
-from fesgan.files import FesganError, own_folder
+from fesgan.files import FesganError, own_folder, temporary
 from runs import fails, fesgan
 
 
@@ -96,9 +96,9 @@ def test_the_same_set_is_made_again_without_a_word(tmp_path, mine):
     whole = (out/"faces.npy").read_bytes()
     (out/"faces.npy").write_bytes(whole[:-1])
     assert (prepared(mine, out)/"faces.npy").read_bytes() == whole
-    (out/".faces.4711.npy").write_bytes(b"left by a killed process")
+    (out/temporary("faces.npy", 4711).name).write_bytes(b"left by a killed process")
     (out/"faces.npy").unlink()
-    assert (prepared(mine, out)/"faces.npy").read_bytes() == whole and not (out/".faces.4711.npy").exists()
+    assert (prepared(mine, out)/"faces.npy").read_bytes() == whole and not (out/temporary("faces.npy", 4711).name).exists()
 
 
 def test_long_names_work(tmp_path, mine):
