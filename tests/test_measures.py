@@ -226,8 +226,8 @@ def test_metrics_of_another_run_are_refused(run, damage, says):
     with pytest.raises(FesganError, match=says): edits.check_metrics(run)
 
 
-@pytest.mark.parametrize("params,says", [(None, "holds no params.yaml"), (b"a: [", "is damaged"), (b"- 1", "is damaged: it lacks label, system, seed"),
-    (b"", "is damaged"), (b"\xff\xfe\x00", "is damaged"), (b"label: x\nseed: 0", "lacks system")])
+@pytest.mark.parametrize("params,says", [(None, "but no params.yaml"), (b"a: [", "is not YAML"), (b"- 1", "holds no fields"),
+    (b"", "holds no fields"), (b"\xff\xfe\x00", "cannot be read"), (b"label: x\nseed: 0", "lacks system")])
 def test_a_folder_without_sound_parameters_is_refused(faces, run, params, says):
     (run/"metrics.json").write_text("kept")
     (run/"params.yaml").unlink() if params is None else (run/"params.yaml").write_bytes(params)
