@@ -151,7 +151,7 @@ def test_a_function_is_evaluated(module, faces):
     assert json.loads(generator_file("run").read_text()) == {"callable": "somebody:edit"}
     G, test = load_run("run"), load_faces(faces, "test", size=32)
     found = evaluate_generator(G, test, limit=2)
-    metrics, table = found.metrics, found.table
+    table = found.table
     assert (module/"imported").exists() and len(table) == 12
     happy = (table.target == "happy").to_numpy()
     assert (table.colour[happy] > 0).all() and (table.colour[~happy] == 0).all() # the condition's fourth number is happy
