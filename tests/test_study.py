@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from fesgan.evaluation.recognition import load_recognition
+from fesgan.evaluation.recognition import JURY, load_recognition
 from fesgan.reporting.html import broken_links
 from runs import study_command
 
@@ -50,15 +50,15 @@ def test_report(work, done):
         assert len(pd.read_csv(out/group/"tables"/"table_usgan.csv").query("seeds != '–'")) == runs
         assert {p.suffix for p in (out/group/"figures").iterdir()} in ({".png"}, {".png", ".svg"})  # faces are not drawn
     front = (out/"README.md").read_text()
-    assert all(q in front for q in ("What does the ultimate skip do?", "Is one block enough", "Does attention in the residual block"))
+    assert all(q in front for q in ("Does the ultimate skip help?", "Do six blocks do better than one?", "Does attention in the residual block"))
     assert front.index("Shipped weights") < front.index("A toy run")
     assert {p.stem for p in (out/"trained"/"tables").glob("ablation_*.tex")} == {"ablation_block_usgan", "ablation_depth_usgan", "ablation_skip_usgan"}
 
 
-def test_every_edit_of_every_test_face_is_read_by_both_judges(work, done):
+def test_every_edit_of_every_test_face_is_read_by_judges_and_jury(work, done):
     for run in ("trained/usgan/seed0", "shipped/usgan/seed0"):
         read = load_recognition(work/"runs"/"toy"/run/"recognition.npz")
-        assert set(read.real) == {"judge", "second"} and read.edits["second"].shape == (len(read), 7)
+        assert set(read.real) == {"judge", "second", *JURY} and read.edits["second"].shape == (len(read), 7)
 
 
 def test_every_run_says_where_it_comes_from(work, done):
