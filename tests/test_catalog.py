@@ -469,7 +469,7 @@ def test_prepare_spares_other_files(tmp_path, mine):
     assert (tmp_path/"thesis"/"chapter.tex").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("kw, said", [(dict(size=4), "from 8 to 1024"), (dict(crop="center"), "choose one of: landmarks, rigid, centre, whole"), (dict(limit=0), "limit is 0")])
+@pytest.mark.parametrize("kw, said", [(dict(size=4), "from 8 to 1024"), (dict(crop="center"), "choose one of: landmarks, rigid, face, centre, whole"), (dict(limit=0), "limit is 0")])
 def test_prepare_wrong_arguments(tmp_path, mine, kw, said):
     with pytest.raises(FesganError, match=said): prepare_faces(read_catalog("folder", mine), tmp_path/"out", **kw)
     assert not (tmp_path/"out").exists()

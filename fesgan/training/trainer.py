@@ -248,7 +248,8 @@ def footprint(system:System,
     thin,x = altered(system, width=1, critic_width=1),torch.zeros(1, 3, size, size)
     G,D = build(thin.generator, 0),build(lambda: thin.critic(size), 0)
     kept = lambda net,*inputs: sum(each_layer(lambda layer,inp,out: inp.numel() + out.numel(), net, *inputs))
-    made,read = kept(G, x, torch.zeros(1, G.condition_length)),kept(D, x)
+    with torch.random.fork_rng(devices=[]): # dropout draws
+        made,read = kept(G, x, torch.zeros(1, G.condition_length)),kept(D, x)
     return learnt,(2*made*system.width + read*system.critic_width if system.objective.alone else made*system.width)
 
 def free_memory(device:torch.device)->float: # bytes; infinite where nobody knows
