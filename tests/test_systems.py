@@ -89,7 +89,7 @@ def test_penalty_has_a_step_of_its_own():
     "Twice as many steps of Adam; the first of them leaves the penalty out, and the terms before it are the same."
     one, two = state("stargan"), state("stargan", gp_step="alone")
     a, b = losses(one), losses(two)
-    def steps(s): return {int(v["step"]) for v in s.opt_D.state.values()}
+    def steps(s): return {int(v["step"]) for v in s.optimizers["D",].state.values()}
     assert steps(one) == {3} and max(steps(two)) == 6
     assert a[0]["critic/cls"] == b[0]["critic/cls"] and a[0]["critic/gp"] != b[0]["critic/gp"]
 

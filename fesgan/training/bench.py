@@ -27,7 +27,7 @@ from ..models.blocks import each_layer, layer_macs
 from ..models.critic import LeakyReLU, PatchConv2d
 from ..models.edit import edit_all
 from ..provenance import device_name, package_versions
-from .systems import System, get_system
+from .systems import System, changed, get_system
 from .trainer import State, build, check_fit, launch, updater
 
 # %% ../../nbs/training/04_bench.ipynb #2952f20e
@@ -64,8 +64,9 @@ def plain_layers(module:torch.nn.Module # changed in place
 class PublicLoop:
     "StarGAN's training loop, around the networks of a system."
     def __init__(self, system:System, device, seed:int=0, image_size:int=128):
-        self.system,self.device,self.step = system,torch.device(device),0
-        self.G,self.D = (plain_layers(build(f, s)).to(device) for f,s in ((system.generator, seed), (lambda: system.critic(image_size=image_size), seed+1)))
+        self.system,self.device,self.step = changed(system, dict(image_size=image_size)),torch.device(device),0
+        made = build(self.system.generator, seed),build(self.system.critic, seed+1)
+        self.G,self.D = (plain_layers(m).to(device) for m in made)
         self.opt_G,self.opt_D = (torch.optim.Adam(m.parameters(), system.lr, (system.beta1, system.beta2)) for m in (self.G, self.D))
 
     def penalty(self, y, x):
@@ -117,7 +118,7 @@ def same_losses(system:System, # small, for a test
     for _ in range(cycles*system.n_critic):
         batches,rng = state.batches.state_dict(),state.rng.get_state()
         batch = state.batches.next()
-        alpha = torch.rand(len(batch.x), generator=state.rng)
+        alpha = state.system.objective.noise(batch, state.rng)["alpha"]
         state.batches.load_state_dict(batches); state.rng.set_state(rng)
         ours = {k: float(v) for k,v in step().items()}
         pairs.append((public.update(batch.x, batch.label, batch.target, alpha), ours))
