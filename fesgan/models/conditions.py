@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LABEL', 'AU', 'RELATIVE_AU', 'AU_PAIR', 'CONDITIONS', 'Condition', 'classification', 'labelled', 'intensities',
-           'squared', 'usual_units', 'asked_units', 'condition_of', 'domains_of', 'steering']
+           'with_units', 'squared', 'usual_units', 'asked_units', 'condition_of', 'domains_of', 'steering']
 
 # %% ../../nbs/models/00a_conditions.ipynb #7c0f3725
 from dataclasses import dataclass
@@ -57,10 +57,15 @@ def intensities(faces:FaceSet,
                 domains:int=1 # without effect: units mean the same in every set
                )->Tensor: # float32 (N, 17), 0 to 1; NaN where they are not known
     "What each face shows, as a network is told it."
-    if faces.aus is None:
-        raise FesganError("These faces have no action units. Prepare faces that know them: `fesgan prepare --help` names "
-                          "the ways (rendered faces, OpenFace's files, `fesgan read-aus`).")
     return faces.aus/MOST
+
+def with_units(faces:FaceSet)->FaceSet:
+    "The faces whose units are known, all seventeen."
+    known = ~faces.aus.isnan().any(1)
+    if not known.any():
+        raise FesganError("None of these faces has action units. Prepare faces that know them: `fesgan prepare --help` names "
+                          "the ways.")
+    return faces.take(known.cpu().numpy())
 
 def squared(read:Tensor, # (B, 17) of the critic's condition head
             wanted:Tensor # (B, 17), 0 to 1
@@ -69,11 +74,10 @@ def squared(read:Tensor, # (B, 17) of the critic's condition head
     return F.mse_loss(wide(read), wanted)
 
 # %% ../../nbs/models/00a_conditions.ipynb #1c82a3bc
-def usual_units(faces:FaceSet # with or without units
+def usual_units(faces:FaceSet # whose units are known or not
                )->Tensor: # float32 (7, 17), 0 to 1
     "What each expression is in this set on average; the prototype where it has none."
     usual = torch.as_tensor(PROTOTYPES, device=faces.labels.device)/MOST
-    if faces.aus is None: return usual
     means = torch.stack([faces.aus[faces.labels == e].nanmean(0) for e in range(len(EXPRESSIONS))])/MOST
     return torch.where(means.isnan(), usual, means)
 
@@ -84,7 +88,6 @@ def asked_units(faces:FaceSet, # all that are there, so that the same person can
                )->Tensor: # float32 (n, 17), 0 to 1
     "The same person's units with that expression; else the usual ones."
     usual = usual_units(faces)[targets]
-    if faces.aus is None: return usual
     same = faces.pairs()[rows, targets]
     own = torch.where((same >= 0)[:, None], intensities(faces)[same], torch.nan)
     return torch.where(own.isnan(), usual, own)

@@ -25,7 +25,7 @@ from ..data.batches import Batch, Batches, FaceSet
 from ..data.colour import recolour
 from ..files import FesganError, Progress, atomic, choose, keep_memory
 from ..models.blocks import count_parameters, each_layer
-from ..models.conditions import CONDITIONS
+from ..models.conditions import CONDITIONS, with_units
 from ..models.edit import edit_all
 from ..models.generator import save_generator
 from ..provenance import save_provenance
@@ -605,7 +605,7 @@ def run_params(system:System, # what is trained, at the faces' size
 def learnable(system:System, faces:FaceSet)->FaceSet:
     "The faces that know what the system needs: the others would teach nothing."
     if "pairs" in system.needs: faces = faces.partnered()
-    return faces.with_units() if "aus" in system.needs else faces
+    return with_units(faces) if "aus" in system.needs else faces
 
 # %% ../../nbs/training/02_trainer.ipynb #b0d7fe98
 def train(system:System, # what to train
