@@ -1,0 +1,60 @@
+"""GANimation's generator where others use generators: by label, on a batch of faces, at half precision, in training."""
+import pytest
+import torch
+
+from fesgan.app.export import Parts
+from fesgan.files import FesganError
+from fesgan.models.edit import conditions_of, edit_all, edit_faces
+from fesgan.models.ganimation import GANimation
+
+
+def small(n=7, **fields):
+    torch.manual_seed(0)
+    return GANimation(n, width=4, blocks=1, **fields)
+
+
+def faces(n=3, size=16):
+    return torch.randint(0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def test_edits_by_label_like_any_other_generator():
+    G, images = small(), faces()
+    edits = edit_all(G, images)
+    assert conditions_of(G) == 7 and edits.shape == (3, 7, 3, 16, 16)
+    assert torch.equal(edits[:, 3], edit_faces(G, images, 3))
+    assert not torch.equal(edits[:, 3], edits[:, 5]) # the label matters
+
+
+def test_a_closed_mask_returns_the_faces_to_the_last_bit():
+    for keeps, logit in (("input", 1.), ("colour", -1.)):
+        G, images = small(mask_keeps=keeps), faces()
+        G.mask.register_forward_hook(lambda layer, inp, out, logit=logit: torch.full_like(out, 40*logit))
+        assert torch.equal(edit_all(G, images)[:, 0], images)
+        assert float(G.maps(torch.zeros(1, 3, 16, 16), torch.zeros(1, 7))["mask"].min()) == 1
+
+
+@pytest.mark.parametrize("keeps", ["input", "colour"])
+def test_every_weight_learns(keeps):
+    G = small(17, mask_keeps=keeps)
+    G(torch.rand(2, 3, 16, 16), torch.rand(2, 17)).square().mean().backward()
+    still = [k for k, p in G.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not still
+
+
+def test_half_precision_does_not_close_the_mask():
+    G = small()
+    G.mask.register_forward_hook(lambda layer, inp, out: torch.full_like(out, 6.3)) # 0.9982
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16): mask = G.parts(torch.zeros(1, 3, 16, 16), torch.zeros(1, 7))[1]
+    assert .9975 < float(mask.mean()) < .9985
+
+
+def test_parts_for_large_photos_are_those_of_the_edit():
+    G, x, c = small().eval(), torch.rand(1, 3, 16, 16), torch.eye(7)[:1]
+    with torch.no_grad(): edited, change, movement = Parts(G)(x, c)
+    assert movement is None and torch.allclose(edited, x+change)
+
+
+def test_wrong_input_is_explained():
+    with pytest.raises(FesganError, match=r"must be \(2, 17\)"): small(17)(torch.zeros(2, 3, 16, 16), torch.zeros(2, 7))
+    with pytest.raises(FesganError, match="choose one of: input, colour"): small(mask_keeps="both")
+    with pytest.raises(FesganError, match="0 or more"): GANimation(blocks=-2)
