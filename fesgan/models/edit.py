@@ -7,7 +7,7 @@ __all__ = ['evaluating', 'conditions_of', 'condition', 'as_batch', 'as_condition
 
 # %% ../../nbs/models/03_edit.ipynb #7f339d36
 import contextlib
-import numpy as np, torch
+import torch
 from ..data.batches import one_hot, to_float, to_uint8
 from ..data.expressions import EXPRESSIONS
 from ..data.units import MOST, PROTOTYPES

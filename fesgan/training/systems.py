@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, fields
 import torch
 from fastcore.basics import patch
 
-from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, choose
 from ..models.conditions import CONDITIONS
 from ..models.critic import Critic

@@ -724,6 +724,7 @@ def run(state:State, # fresh or restored
        )->None:
     "Update until `steps` are done; log, sample and save on the way."
     log,main,step = Log(state, folder),state.fabric.is_global_zero,updater(state) # the main process alone writes and speaks
+    def due(every): return state.step == steps or state.step % every == 0
     title,devices = state.params.get("label", state.system.title),[state.fabric.device] if state.gpu else []
     with (torch.random.fork_rng(devices=devices), stop_signals() as asked,
           Progress(steps, title, file=None if main else io.StringIO()) as progress):
@@ -733,7 +734,6 @@ def run(state:State, # fresh or restored
             state.set_rate(rate(state.system, state.step, steps))
             count(state, step())
             stop,last = agreed(asked, state),state.step == steps
-            def due(every): return last or state.step % every == 0
             progress.update(1, log.line() if due(log_every) else "")
             if main and due(sample_every): save_sheet(state.nets.G, show, folder/"samples"/f"{state.step:06d}.png")
             state.seconds = log.seconds
