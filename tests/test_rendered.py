@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from fesgan.data import rendered as R
-from fesgan.data.expressions import AU_COLUMNS, EXPRESSIONS
+from fesgan.data.expressions import EXPRESSIONS
 from fesgan.data.faces import find_faces, find_landmarks, read_image
 from fesgan.data.transfer import to_marks
+from fesgan.data.units import UNITS
 from fesgan.files import FesganError, sha256, shipped
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_half_strength_lies_between(root, faces):
             assert max(np.abs(half-none).mean(), np.abs(full-half).mean()) < np.abs(full-none).mean(), (s, e)
 
 def test_intensities(catalog, faces):
-    x = catalog[list(AU_COLUMNS)].to_numpy()
+    x = catalog[list(UNITS)].to_numpy()
     assert np.isfinite(x).all() and x.min()>=0 and x.max()<=5
     assert faces[faces.expression=="happy"].AU12.min() > 3
     half = catalog[(catalog.strength==.5) & (catalog.expression=="happy")]

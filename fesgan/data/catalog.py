@@ -21,13 +21,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 from ..files import FesganError, Progress, cache_folder, choose, own_folder, sha256, shipped, temporary
-from .expressions import AU_COLUMNS, CODES, EXPRESSIONS, to_expression
+from .expressions import CODES, EXPRESSIONS, to_expression
+from .units import UNITS
 from .rendered import known_landmarks
 from .transfer import FILE, VERSION, move_people, moved_landmarks
 from .faces import CROPS, OUTCOMES, STILL, SUFFIXES, crop_face, read_image, transform
 
 # %% ../../nbs/data/02_catalog.ipynb #e2b09240
-COLUMNS = ["path", "dataset", "subject", "expression", "angle", "split", *AU_COLUMNS]
+COLUMNS = ["path", "dataset", "subject", "expression", "angle", "split", *UNITS]
 
 # %% ../../nbs/data/02_catalog.ipynb #4a87e126
 def is_stray(path # relative path of a file
@@ -308,7 +309,7 @@ def rendered_table(path:Path # catalog.csv of rendered faces
     if "angle" in table: table["angle"] = ["frontal" if a==0 else a for a in table.angle] # the table has degrees
     for column,allowed in (("expression", EXPRESSIONS), ("split", ("train", "test"))):
         for value in table.get(column, pd.Series(dtype=object)).unique(): choose(value, allowed, f"{path}: {column}")
-    try: return table.astype({c: float for c in ("strength", *AU_COLUMNS) if c in table})
+    try: return table.astype({c: float for c in ("strength", *UNITS) if c in table})
     except ValueError as e:
         raise FesganError(f"{path}: an intensity or a strength is no number ({e}). Restore the file.") from None
 
@@ -465,7 +466,7 @@ def read_catalog(dataset:str, # a key of `DATASETS`, or several with + between t
     rows,excluded,stray = read_rows(dataset, root, **options)
     check_rows(dataset, root, rows, bad+excluded, stray)
     catalog = pd.DataFrame(rows).sort_values("path", ignore_index=True).assign(dataset=dataset).reindex(columns=COLUMNS)
-    catalog = catalog.astype({c: float for c in AU_COLUMNS})
+    catalog = catalog.astype({c: float for c in UNITS})
     note,unknown = "the set's own split",catalog.subject.isna().any()
     if catalog.split.isna().any() or split=="image" and not unknown:
         note = "split by image: nobody knows who is on the pictures" if unknown and split=="subject" else f"split by {split}, seed {seed}"
@@ -532,7 +533,7 @@ def catalog_hash(catalog # from `read_catalog`
                 )->str: # 64 hexadecimal digits
     "SHA-256 over the content: file bytes, expression, subject, split and action units."
     def text(v): return "" if pd.isna(v) else f"{v:.4f}" if isinstance(v, float) else str(v)
-    facts = catalog[["expression", "subject", "split", *AU_COLUMNS]].itertuples(index=False, name=None)
+    facts = catalog[["expression", "subject", "split", *UNITS]].itertuples(index=False, name=None)
     lines = []
     for f,row in zip(image_paths(catalog), facts):
         if why := why_unreadable(f):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ETHNICITIES', 'SHAPES', 'OUTLINES', 'ASYMMETRIES', 'ENDS', 'HAIR', 'BEARDS', 'BROWS', 'HAIR_COLOURS', 'AGES',
-           'SHIPPED', 'UNITS', 'TOGETHER', 'RELAXED', 'POSED', 'DEPTH', 'CHEEK', 'SKIN_HUE', 'TEXELS', 'FACE', 'PARTS',
-           'CHIN', 'SLACK', 'DARKEST', 'LANDMARKS', 'Picture', 'LICENCE', 'STRENGTHS', 'RENDERED', 'Person', 'Camera',
+           'SHIPPED', 'MOVES', 'TOGETHER', 'RELAXED', 'DEPTH', 'CHEEK', 'SKIN_HUE', 'TEXELS', 'FACE', 'PARTS', 'CHIN',
+           'SLACK', 'DARKEST', 'LANDMARKS', 'Picture', 'LICENCE', 'STRENGTHS', 'RENDERED', 'Person', 'Camera',
            'two_sided', 'cell', 'is_test', 'draw_hair', 'draw_person', 'draw_camera', 'draw_light', 'body_weights',
            'face_weights', 'expression_aus', 'ridge', 'creases', 'crease_depth', 'texel_points', 'smoothstep',
            'beard_map', 'scalp_map', 'skin_texture', 'paint', 'recolour', 'shells', 'hair_texture', 'clear_of_face',
@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 from ..files import FesganError, Progress, atomic, choose, own_folder, sha256, shipped, writing
-from .expressions import AU_COLUMNS, AUS, EXPRESSIONS
+from .expressions import EXPRESSIONS
+from .units import POSED, UNITS, UNIT_NUMBERS
 from .meshes import (Actor, Head, Light, Mesh, assets_folder, fitted, light_received, morph, normals, parts, project, read_head,
                                 read_mesh, read_rgba, shoot, targets_file, towards, whole)
 
@@ -165,7 +166,7 @@ def body_weights(person:Person
     return out
 
 # %% ../../nbs/data/03_rendered.ipynb #57e91b78
-UNITS = { # action unit: {expression unit: weight at intensity 5}
+MOVES = { # action unit: {expression unit: weight at intensity 5}
     1: {"eyebrows-*-inner-up":1.5, "eyebrows-*-up":.15}, 2: {"eyebrows-*-up":.8, "eyebrows-*-inner-up":-.2}, 4: {"eyebrows-*-down":1.45}, 5: {"eye-*-opened-up":1.2},
     6: {"eye-*-slit":.3, "cheek/*-cheek-trans-up":.6, "cheek/*-cheek-volume-incr":.4, "eyes/*-eye-bag-incr":.4}, 7: {"eye-*-slit":.55},
     9: {"nose-*-elevation":1.5, "nose-compression":1.3, "eyebrows-*-down":.4}, 10: {"mouth-elevation":.8},
@@ -180,9 +181,9 @@ def face_weights(person:Person, # its ethnicity chooses among MakeHuman's three 
                 )->dict: # target -> weight
     "Morph targets for action units."
     for au,x in aus.items():
-        choose(au, AUS, "action unit")
+        choose(au, UNIT_NUMBERS, "action unit")
         if not 0 <= x <= 5: raise FesganError(f"AU{au} has intensity {x}; it must lie between 0 and 5.")
-    moves = [(UNITS[au], x) for au,x in aus.items()] + [(u, min(aus.get(a, 0), aus.get(b, 0))) for (a,b),u in TOGETHER.items()]
+    moves = [(MOVES[au], x) for au,x in aus.items()] + [(u, min(aus.get(a, 0), aus.get(b, 0))) for (a,b),u in TOGETHER.items()]
     out = Counter()
     for units,x in moves:
         for name,w in units.items():
@@ -194,10 +195,6 @@ def face_weights(person:Person, # its ethnicity chooses among MakeHuman's three 
     return {k:v for k,v in out.items() if v}
 
 # %% ../../nbs/data/03_rendered.ipynb #a4d901da
-POSED = { # expression: {action unit: typical intensity when posed strongly}
-    "afraid": {1:4.6, 2:3.2, 4:2.4, 5:4.8, 20:4.6, 25:2.5}, "angry": {4:4.7, 5:2, 7:3, 23:4.5}, "disgusted": {4:1, 6:1, 9:4.7, 10:4, 15:1.5, 17:1.5},
-    "happy": {6:4, 12:4.6, 25:4}, "neutral": {}, "sad": {1:5, 4:1.2, 15:4.8, 17:2.5}, "surprised": {1:4.5, 2:4.5, 5:4.5, 25:2, 26:3.6}}
-
 def expression_aus(expression:str, # one of `EXPRESSIONS`
                    seed:int=None, # the person's number; None: the typical intensities
                    strength:float=1., # 0 is neutral, 1 as posed
@@ -632,7 +629,7 @@ def catalog_row(seed:int, # the person's number
     subject,aus = f"person{seed:03d}",expression_aus(expression, seed, strength)
     name = expression if strength==1 else f"{expression}-{round(100*strength)}"
     return dict(path=f"images/{subject}/{name}.jpg", dataset="rendered", subject=subject, expression=expression, strength=strength, angle=0,
-                split="test" if is_test(seed) else "train") | {c: aus.get(a, 0) for c,a in zip(AU_COLUMNS, AUS)}
+                split="test" if is_test(seed) else "train") | {c: aus.get(a, 0) for c,a in zip(UNITS, UNIT_NUMBERS)}
 
 def person_rows(seed:int, strengths=STRENGTHS)->list:
     "All pictures of one person."
