@@ -29,6 +29,7 @@ def headless(tmp_path, monkeypatch):
     "train": ["--steps", "--seed", "--device", "--precision", "bf16-mixed", "--set blocks=6", "exit code 3", "fesgan train sargan faces"],
     "bench": ["--systems", "--cycles", "--rounds", "floor", "fesgan bench --systems usgan"],
     "evaluate": ["--judge", "--limit", "fesgan evaluate runs/sargan faces"],
+    "doctor": ["--faces", "need not be finished", "fesgan doctor runs/mine --faces faces"],
     "edit": ["--to", "--strength", "--face", "--all", "--gif", "--mark", "fesgan edit photo.jpg --to happy --strength 0.6 -o out.png"],
     "models": ["verify", "fesgan models"],
     "report": ["fesgan report reports/runs/demo"],

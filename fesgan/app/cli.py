@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Commands', 'main', 'systems', 'prepare', 'render', 'read_fields', 'SystemCommand', 'train', 'bench',
-           'evaluate', 'adopt', 'read_to', 'named', 'distinct', 'fitting', 'edit', 'models', 'demo', 'export',
+           'evaluate', 'doctor', 'adopt', 'read_to', 'named', 'distinct', 'fitting', 'edit', 'models', 'demo', 'export',
            'study_members', 'report_command', 'report', 'publish', 'study']
 
 # %% ../../nbs/app/01_cli.ipynb #a4aaba94
@@ -233,6 +233,23 @@ def _metric_lines(metrics):
         elif m.get("mean") is not None:
             low,high = m.get("low"),m.get("high")
             yield f"{name:<14}{m['mean']:>12.4g}" + (f"  [{low:.4g}, {high:.4g}]" if low is not None and high is not None else "") + (f"  n={m['n']}" if m.get("n") else "")
+
+# %% ../../nbs/app/01_cli.ipynb #d0c7c102
+@app.command()
+def doctor(run:Annotated[Path, Argument(help="A run folder, made by `fesgan train`; it need not be finished.")],
+           faces:Annotated[Path | None, Option(help="Folder made by `fesgan prepare`: do its crop and labels fit the run? "
+              "Default: not looked at.")]=None):
+    """Name what is wrong with a run and what helps: no change, targets alike, a closed mask, a critic far ahead, and so on.
+
+    \b
+    Example:
+      fesgan doctor runs/mine --faces faces
+
+    What was fine, and by which number, and what could not be looked at is listed, too."""
+    from fesgan.data.batches import load_faces
+    from fesgan.training.doctor import diagnose, diagnosis_lines
+    found = diagnose(run, load_faces(faces) if faces else None)
+    for line in diagnosis_lines(found): typer.echo(line)
 
 # %% ../../nbs/app/01_cli.ipynb #958aa933
 @app.command()

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn import functional as F
-from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, choose, shipped
 from .expression import Judge, read_weights
 
@@ -100,7 +99,9 @@ class Juror(Judge):
     "A network that never saw our data."
     def __init__(self, net:nn.Module, # with weights
                  name:str # a key of `JURY`
-                ): self.net,self.name,self.settings,self.classes = net.eval(),name,None,EXPRESSIONS
+                ):
+        super().__init__(net, None) # nobody trained it here
+        self.name = name
 
     def see(self, x): # uint8 (B,3,S,S) -> what the network is shown
         _,see,share = JURY[self.name]

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['STILL', 'both_known', 'squared_errors', 'person_sums', 'mse_pcc', 'drawn_people', 'missing_note', 'summarised',
-           'unit_measures', 'unit_table']
+           'unit_measures', 'measures_table']
 
 # %% ../../nbs/evaluation/07_units.ipynb #16f03a04
 import numpy as np, pandas as pd
-from ..data.expressions import AU_COLUMNS as UNITS
+from ..data.units import UNITS
 from .statistics import few
 from ..files import FesganError
 
@@ -111,7 +111,7 @@ def unit_measures(asked, # (N, U), intensities 0 to 5; NaN: not known
     return table[["unit", "measure", "value", "low", "high", "n", "people", "note"]]
 
 # %% ../../nbs/evaluation/07_units.ipynb #16f03a20
-def unit_table(measures:pd.DataFrame, # from `unit_measures`
+def measures_table(measures:pd.DataFrame, # from `unit_measures`
                digits:int=2 # behind the point
               )->pd.DataFrame: # index: unit; columns MSE, PCC, n and, where anything is missing, note
     "The measures as people read them."
