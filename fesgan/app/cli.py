@@ -82,6 +82,8 @@ def prepare(dataset:Annotated[str, Argument(help="kdef, rafd, cfee, fer2013, lon
             split:Annotated[str, Option(help="subject (no person in both parts) or image (as the papers). FER2013 keeps its own.")]="subject",
             test_share:Annotated[float, Option(help="Share of people or images for the test, 0 to 1, without 1.")]=0.1,
             seed:Annotated[int, Option(help="Which people or images are the test. 0 or above.")]=0,
+            aus:Annotated[Path | None, Option(help="Action units: OpenFace 2's csv files, a folder of them or one with a column that names the picture.")]=None,
+            confidence:Annotated[float, Option(help="Leave out pictures of whose action units OpenFace is less sure, 0 to 1.")]=0.8,
             replace:Annotated[bool, Option("--replace", help="Replace a set that was made from something else.")]=False):
     """Read a data set, crop its faces and store them once, ready for training.
 
@@ -90,10 +92,13 @@ def prepare(dataset:Annotated[str, Argument(help="kdef, rafd, cfee, fer2013, lon
       fesgan prepare rendered -o faces
       fesgan prepare kdef ~/data/KDEF.zip -o faces-kdef --size 128
       fesgan prepare folder ~/my-photos -o faces-mine     # my-photos/happy/anna_1.jpg, my-photos/sad/...
+      fesgan prepare folder ~/my-photos -o faces-mine --aus ~/openface     # openface/happy/anna_1.csv, ...
 
     The folder must be new, or hold nothing but prepared faces; another set in it is replaced only with --replace."""
     from fesgan.data.catalog import counts, prepare_faces, read_catalog, read_prepared
+    from fesgan.data.openface import with_openface
     catalog = read_catalog(dataset, folder, split=split, test_share=test_share, seed=seed)
+    if aus is not None: catalog = with_openface(catalog, aus, confidence)
     out = prepare_faces(catalog, out, size=size, crop=crop, limit=limit, replace=replace)
     typer.echo(counts(read_prepared(out)[1]).to_string())
     for line in [*_why_excluded(out), f"Faces are in {out}. Next: fesgan train usgan {out} -o runs/usgan"]: typer.echo(line)

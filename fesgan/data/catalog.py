@@ -218,6 +218,8 @@ def read_table(path:Path, # a csv
     except Exception as e: # the parser fails in many ways on what is no table
         raise FesganError(f"{path} cannot be read as a table ({' '.join(str(e).split())[:150]}). It must be text in "
                           "UTF-8 with commas. Get it again.") from None
+    if twice := sorted({*table.columns[table.columns.duplicated()]}):
+        raise FesganError(f"{path} has more than one column {', '.join(twice)}. Get it again, or remove all but one.")
     if missing := sorted({*needed}-set(table)):
         raise FesganError(f"{path} has no column {', '.join(missing)}; expected {', '.join(needed)}.")
     return table
@@ -702,6 +704,7 @@ def write_prepared(catalog, # from `read_catalog`
                   )->dict: # what prepare.json says
     "Crop all faces of a catalog and write them with all that is known about them."
     start = time.time()
+    if units := catalog.attrs.get("units"): more["units"] = units # who read the action units
     told,marks = write_faces(catalog, folder/"faces.npy", key["size"], key["crop"])
     good,outcomes = [o=="ok" for o,_ in told],Counter(o for o,_ in told)
     if not any(good):
