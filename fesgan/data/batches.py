@@ -61,7 +61,7 @@ def person_numbers(catalog # a table with a column `subject`, or without
 class FaceSet:
     "Faces on a device with the table that describes them, row by row."
     images: Tensor # uint8 (N, 3, S, S)
-    labels: Tensor # int64 (N,), index into EXPRESSIONS
+    labels: Tensor # int64 (N,), index into EXPRESSIONS; -1 where the face shows none of them
     catalog: pd.DataFrame # N rows; `row` is the face's place in the prepared folder
     data_hash: str # content hash of the whole prepared set
     crop: str = "whole" # how they were cropped, see `crop_face`
@@ -78,7 +78,7 @@ class FaceSet:
     @property
     def size(self): return self.images.shape[-1]
     @property
-    def expressions(self): return [EXPRESSIONS[i] for i in sorted(set(self.labels.tolist()))]
+    def expressions(self): return [EXPRESSIONS[i] for i in sorted({*self.labels.tolist()}-{-1})]
     @property
     def domains(self): # int64 (N,), which of the joined data sets each face is from
         return torch.tensor(self.catalog["domain"].to_numpy() if "domain" in self.catalog else np.zeros(len(self), int), device=self.labels.device)
@@ -111,12 +111,14 @@ class FaceSet:
     def pairs(self, still:bool=False # only of people who stood still
              ): # int64 (N, 7), -1 where there is none
         "For each face and each expression the row of its data set that shows the same person with that expression (the strongest, the first if several are); for its own expression itself."
-        usable = self.catalog.subject.notna().to_numpy() & (self.still if still else True)
-        table = self.catalog.assign(at=range(len(self)), e=self.labels.tolist(), weak=-self.catalog.reindex(columns=UNITS).sum(axis=1))[usable].sort_values("weak", kind="stable")
+        own = self.labels.cpu().numpy()
+        usable = self.catalog.subject.notna().to_numpy() & (own >= 0) & (self.still if still else True)
+        table = self.catalog.assign(at=range(len(self)), e=own, weak=-self.catalog.reindex(columns=UNITS).sum(axis=1))[usable].sort_values("weak", kind="stable")
         rows = {k: g.drop_duplicates("e").set_index("e")["at"] for k,g in table.groupby(["dataset", "subject"])}
         found = [rows[k].reindex(range(len(EXPRESSIONS)), fill_value=-1).to_numpy() if u else np.full(len(EXPRESSIONS), -1) for u,k in zip(usable, zip(self.catalog.dataset, self.catalog.subject))]
-        found = torch.tensor(np.stack(found), device=self.labels.device)
-        return found.scatter(1, self.labels[:, None], torch.arange(len(self), device=found.device)[:, None])
+        found,named = np.stack(found),np.flatnonzero(own >= 0)
+        found[named, own[named]] = named
+        return torch.tensor(found, device=self.labels.device)
 
     def partners(self): # as `pairs`
         "The pairs to learn from: of people who stood still, if there are any."
@@ -133,16 +135,18 @@ def load_faces(folder, # written by `prepare_faces`
                split:str=None, # `train`, `test`, or both if not given
                device="cpu", # where the faces shall lie
                size:int=None, # resize to size x size pixels if the set was prepared larger
+              named:bool=True # only faces that show one of the seven expressions; False: single action units and mixtures, too
               )->FaceSet:
     "Load a prepared set, or one split of it, onto the device."
     folder,(stored,catalog,facts) = Path(folder),read_prepared(folder)
     catalog = catalog.rename_axis("row").reset_index()
     catalog["domain"] = catalog.dataset.map(facts["dataset"].split("+").index)
     images = torch.from_numpy(np.array(stored)).permute(0, 3, 1, 2).contiguous().to(device)
-    labels = torch.tensor([EXPRESSIONS.index(e) for e in catalog.expression], device=device)
+    labels = torch.tensor([EXPRESSIONS.index(e) if e==e else -1 for e in catalog.expression], device=device)
     landmarks = torch.from_numpy(np.load(folder/"landmarks.npy")).to(device) if (folder/"landmarks.npy").is_file() else None
     faces = FaceSet(images, labels, catalog, facts["data_hash"], facts["crop"], landmarks)
-    if split: faces = faces.take((catalog.split == choose(split, ("train", "test"), "split")).to_numpy())
+    if named: faces = faces.take((faces.labels >= 0).cpu().numpy())
+    if split: faces = faces.take((faces.catalog.split == choose(split, ("train", "test"), "split")).to_numpy())
     if not len(faces): raise FesganError(f"{folder} holds no face of the split {split!r}; its counts are {catalog.split.value_counts().to_dict()}.")
     return faces.at(size or faces.size)
 

@@ -310,7 +310,7 @@ def rendered_table(path:Path # catalog.csv of rendered faces
     table = read_table(path, ("path", "subject", "expression"), dict(path=str, subject=str, expression=str))
     if "angle" in table: table["angle"] = ["frontal" if a==0 else a for a in table.angle] # the table has degrees
     for column,allowed in (("expression", EXPRESSIONS), ("split", ("train", "test"))):
-        for value in table.get(column, pd.Series(dtype=object)).unique(): choose(value, allowed, f"{path}: {column}")
+        for value in table.get(column, pd.Series(dtype=object)).dropna().unique(): choose(value, allowed, f"{path}: {column}")
     try: return table.astype({c: float for c in ("strength", *UNITS) if c in table})
     except ValueError as e:
         raise FesganError(f"{path}: an intensity or a strength is no number ({e}). Restore the file.") from None
@@ -318,13 +318,17 @@ def rendered_table(path:Path # catalog.csv of rendered faces
 # %% ../../nbs/data/02_catalog.ipynb #5b8b9582
 def rows_rendered(paths:list, # relative paths of the pictures that exist
                   root:Path, # the folder with catalog.csv
-                  strengths=(1.,) # which strengths of the expressions to keep
+                  strengths=(1.,), # which strengths of the expressions to keep
+                  units:bool=False # keep pictures without an expression, too: single action units and mixtures
                  ): # (rows, excluded)
     "Rows for the rendered faces, from their own table."
     table = rendered_table(root/"catalog.csv")
     columns = [c for c in COLUMNS if c in table and c!="dataset"]
-    there,wanted = table.path.isin(paths),table.get("strength", pd.Series(1., table.index)).isin(strengths)
-    reasons = [(~there, "named in catalog.csv, not there"), (there & ~wanted, "another strength")]
+    strength = table.get("strength", pd.Series(1., table.index))
+    there,posed = table.path.isin(paths),table.expression.notna()
+    wanted = strength.isin(strengths) if not units else strength.isin(strengths) | ~posed
+    reasons = [(~there, "named in catalog.csv, not there"), (there & ~wanted & posed, "another strength"),
+               (there & ~wanted & ~posed, "action units without an expression")]
     excluded = [dict(path=p, reason=why) for which,why in reasons for p in table.path[which]]
     return table.loc[there & wanted, columns].to_dict("records"),excluded
 
@@ -457,7 +461,7 @@ def read_catalog(dataset:str, # a key of `DATASETS`, or several with + between t
                  split:str="subject", # "subject", or "image" as in the papers
                  test_share:float=.1, # of people or images, 0 to 1; not used where the set has its own split
                  seed:int=0, # which people or images are the test; likewise
-                 **options # `angles=("frontal",)` for KDEF and RaFD, `series="A"` for KDEF, `strengths=(1.,)` for the rendered faces
+                 **options # `angles=("frontal",)` for KDEF and RaFD, `series="A"` for KDEF, `strengths=(1.,)` and `units=False` for the rendered faces
                 )->pd.DataFrame: # columns `COLUMNS`, rows in the order of the paths
     "Read a data set into one table."
     choose(split, ("subject", "image"), "split")
@@ -480,8 +484,9 @@ def read_catalog(dataset:str, # a key of `DATASETS`, or several with + between t
 def counts(catalog # from `read_catalog`
           ): # DataFrame: expression x split, with sums
     "How many pictures there are of each expression in each part."
-    order = [e for e in EXPRESSIONS if e in set(catalog.expression)]
-    return pd.crosstab(catalog.expression, catalog.split, margins=True, margins_name="all").reindex([*order, "all"])
+    named = catalog.expression.fillna("(none)") # pictures of action units that make no expression
+    order = [e for e in (*EXPRESSIONS, "(none)") if e in set(named)]
+    return pd.crosstab(named, catalog.split, margins=True, margins_name="all").reindex([*order, "all"])
 
 # %% ../../nbs/data/02_catalog.ipynb #55e14a86
 def join_catalogs(*catalogs # from `read_catalog`, of different data sets
@@ -522,11 +527,11 @@ def part_folder(dataset:str, # a key of `DATASETS`
 # %% ../../nbs/data/02_catalog.ipynb #910d0a50
 def read_joined(datasets:list, # keys of `DATASETS`
                 folder, # the folder above them, or a dictionary data set -> folder
-                angles=None, series=None, strengths=None, # for the sets that know them, see `read_catalog`
+                angles=None, series=None, strengths=None, units=None, # for the sets that know them, see `read_catalog`
                 **kwargs # split, test_share, seed
                )->pd.DataFrame:
     "Read several data sets into one table."
-    given = {k:v for k,v in dict(angles=angles, series=series, strengths=strengths).items() if v is not None}
+    given = {k:v for k,v in dict(angles=angles, series=series, strengths=strengths, units=units).items() if v is not None}
     places = [part_folder(d, folder) for d in datasets]
     return join_catalogs(*(read_catalog(d, p, **kwargs, **{k:v for k,v in given.items() if k in reader_options(d)}) for d,p in zip(datasets, places)))
 
@@ -556,7 +561,7 @@ def subset(catalog, # from `read_catalog`
         rows = np.flatnonzero(catalog.split==part)
         n = min(limit-len(kept), max(1, round(limit*len(rows)/len(catalog))))
         table = pd.DataFrame(dict(row=rng.permutation(rows)))
-        table["turn"] = table.groupby(catalog.expression.to_numpy()[table.row]).cumcount() # first of each expression, second of each ...
+        table["turn"] = table.groupby(catalog.expression.to_numpy()[table.row], dropna=False).cumcount() # first of each expression, second of each ...
         kept += table.sort_values("turn", kind="stable").row[:n].tolist()
     return catalog.iloc[sorted(kept)].reset_index(drop=True)
 

@@ -4,25 +4,27 @@
 
 # %% auto #0
 __all__ = ['ETHNICITIES', 'SHAPES', 'OUTLINES', 'ASYMMETRIES', 'ENDS', 'HAIR', 'BEARDS', 'BROWS', 'HAIR_COLOURS', 'AGES',
-           'SHIPPED', 'MOVES', 'TOGETHER', 'RELAXED', 'DEPTH', 'CHEEK', 'SKIN_HUE', 'TEXELS', 'FACE', 'PARTS', 'CHIN',
-           'SLACK', 'DARKEST', 'LANDMARKS', 'Picture', 'LICENCE', 'STRENGTHS', 'RENDERED', 'Person', 'Camera',
-           'two_sided', 'cell', 'is_test', 'draw_hair', 'draw_person', 'draw_camera', 'draw_light', 'body_weights',
-           'face_weights', 'expression_aus', 'ridge', 'creases', 'crease_depth', 'texel_points', 'smoothstep',
-           'beard_map', 'scalp_map', 'skin_texture', 'paint', 'recolour', 'shells', 'hair_texture', 'clear_of_face',
-           'eye_texture', 'aim', 'Scene', 'scene', 'need_vtk', 'check_size', 'render', 'person_landmarks',
-           'known_landmarks', 'face_mask', 'catalog_row', 'person_rows', 'write_picture', 'render_person', 'versions',
-           'keep_settings', 'write_tables', 'render_set']
+           'SHIPPED', 'MOVES', 'TOGETHER', 'RELAXED', 'SINGLES', 'FURTHEST', 'REGIONS', 'REST', 'DEPTH', 'CHEEK',
+           'SKIN_HUE', 'TEXELS', 'FACE', 'PARTS', 'CHIN', 'SLACK', 'DARKEST', 'LANDMARKS', 'Picture', 'LICENCE',
+           'STRENGTHS', 'RENDERED', 'Person', 'Camera', 'two_sided', 'cell', 'is_test', 'draw_hair', 'draw_person',
+           'draw_camera', 'draw_light', 'body_weights', 'face_weights', 'expression_aus', 'single_unit', 'mixture',
+           'ridge', 'creases', 'crease_depth', 'texel_points', 'smoothstep', 'beard_map', 'scalp_map', 'skin_texture',
+           'paint', 'recolour', 'shells', 'hair_texture', 'clear_of_face', 'eye_texture', 'aim', 'Scene', 'scene',
+           'need_vtk', 'check_size', 'render', 'person_landmarks', 'known_landmarks', 'face_mask', 'catalog_row',
+           'expression_row', 'unit_rows', 'person_rows', 'write_picture', 'render_person', 'versions', 'keep_settings',
+           'write_tables', 'side_by_side', 'render_set']
 
 # %% ../../nbs/data/03_rendered.ipynb #6e7c25a0
 import csv, functools, json
 from collections import Counter, namedtuple
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 import numpy as np
 from ..files import FesganError, Progress, atomic, choose, own_folder, sha256, shipped, writing
 from .expressions import EXPRESSIONS
-from .units import POSED, UNITS, UNIT_NUMBERS
+from .units import MOST, POSED, UNITS, UNIT_NUMBERS
 from .meshes import (Actor, Head, Light, Mesh, assets_folder, fitted, light_received, morph, normals, parts, project, read_head,
                                 read_mesh, read_rgba, shoot, targets_file, towards, whole)
 
@@ -204,6 +206,40 @@ def expression_aus(expression:str, # one of `EXPRESSIONS`
     r = np.random.default_rng([21, seed or 0, EXPRESSIONS.index(expression)])
     if seed is not None: posed = {au: np.clip(x*r.uniform(.88, 1.08)*r.uniform(.88, 1.12), 0, 5) for au,x in posed.items()}
     return {au: round(float(min(5, x*strength)), 2) for au,x in posed.items()}
+
+# %% ../../nbs/data/03_rendered.ipynb #57f5bfcd
+SINGLES = len(UNITS)*MOST # of a person: every unit at five intensities
+FURTHEST = {26: 4.} # beyond this a jaw's teeth come through some people's chins
+
+def single_unit(seed:int, # the person's number
+                i:int # which one, from 0; below `SINGLES`
+               )->dict: # {action unit: intensity}, a fifth to all of what the unit can do
+    "One unit at one intensity."
+    order = np.random.default_rng([23, seed]).permutation(len(UNITS))
+    place,again = int(order[i % len(UNITS)]),i//len(UNITS)
+    au,fifths = UNIT_NUMBERS[place],1 + (seed+place+again) % MOST
+    return {au: round(fifths/5*FURTHEST.get(au, MOST), 2)}
+
+# %% ../../nbs/data/03_rendered.ipynb #755ade7d
+REGIONS = dict( # part of the face: combinations of action units, rest first
+    brows=((), (1,), (2,), (4,), (1, 2), (1, 4), (1, 2, 4)),
+    lids=((), (5,), (6,), (7,), (6, 7), (45,)),
+    nose=((), (9,), (10,), (9, 10)),
+    corners=((), (12,), (14,), (15,), (20,), (12, 14)),
+    lips=((), (17,), (23,), (25,), (17, 23), (25, 26)))
+REST = .4 # how often a part rests
+
+def mixture(seed:int, # the person's number
+            i:int # which one, from 0
+           )->dict: # action unit: intensity above 0, up to 5
+    "A random face that muscles can make."
+    r = np.random.default_rng([24, seed, i])
+    aus = {}
+    while not aus:
+        chosen = [some[r.integers(1, len(some))] if r.random() > REST else some[0] for some in REGIONS.values()]
+        lively = r.uniform(.2, 1)
+        aus = {au: round(lively*r.uniform(.5, 1)*FURTHEST.get(au, MOST), 2) for units in chosen for au in units}
+    return dict(sorted(aus.items()))
 
 # %% ../../nbs/data/03_rendered.ipynb #79ae8da3
 def ridge(x, at, width): return np.exp(-((x-at)/width)**2)
@@ -621,19 +657,44 @@ https://creativecommons.org/publicdomain/zero/1.0/
 """
 STRENGTHS = (1., .5) # of every expression but neutral
 
+# %% ../../nbs/data/03_rendered.ipynb #177acf6e
 def catalog_row(seed:int, # the person's number
-                expression:str, # one of `EXPRESSIONS`
-                strength:float=1. # of the expression, 0 to 1
+                name:str, # of the picture
+                aus:dict, # action unit: intensity 0 to 5
+                expression:str="", # one of `EXPRESSIONS`, or none of them
+                strength="" # of the expression, 0 to 1
                )->dict: # one row of catalog.csv
     "What the catalog says of one picture."
-    subject,aus = f"person{seed:03d}",expression_aus(expression, seed, strength)
-    name = expression if strength==1 else f"{expression}-{round(100*strength)}"
-    return dict(path=f"images/{subject}/{name}.jpg", dataset="rendered", subject=subject, expression=expression, strength=strength, angle=0,
-                split="test" if is_test(seed) else "train") | {c: aus.get(a, 0) for c,a in zip(UNITS, UNIT_NUMBERS)}
+    subject,split = f"person{seed:03d}","test" if is_test(seed) else "train"
+    place = dict(path=f"images/{subject}/{name}.jpg", dataset="rendered", subject=subject, expression=expression)
+    return place | dict(strength=strength, angle=0, split=split) | {u: aus.get(n, 0) for u,n in zip(UNITS, UNIT_NUMBERS)}
 
-def person_rows(seed:int, strengths=STRENGTHS)->list:
+def expression_row(seed:int, # the person's number
+                   expression:str, # one of `EXPRESSIONS`
+                   strength:float=1. # of the expression, 0 to 1
+                  )->dict: # one row of catalog.csv
+    "The row of an expression."
+    name = expression if strength==1 else f"{expression}-{round(100*strength)}"
+    return catalog_row(seed, name, expression_aus(expression, seed, strength), expression, strength)
+
+# %% ../../nbs/data/03_rendered.ipynb #3c9e578d
+def unit_rows(seed:int, # the person's number
+              n:int # how many: half of them with one unit, the others mixtures
+             )->list: # rows of catalog.csv
+    "Pictures of a person with action units that make no expression."
+    singles = min(SINGLES, (n+1)//2)
+    each = [single_unit(seed, i) for i in range(singles)]
+    names = [f"AU{au:02d}-{x:g}" for aus in each for au,x in aus.items()]
+    rows = [catalog_row(seed, name, aus) for name,aus in zip(names, each)]
+    return rows + [catalog_row(seed, f"mixture-{i:03d}", mixture(seed, i)) for i in range(n-singles)]
+
+def person_rows(seed:int, # the person's number
+                strengths:tuple=STRENGTHS, # of every expression but neutral
+                units:int=0 # so many pictures with single units and mixtures
+               )->list: # rows of catalog.csv
     "All pictures of one person."
-    return [catalog_row(seed, e, s) for e in EXPRESSIONS for s in ((1.,) if e=="neutral" else strengths)]
+    poses = [(e, s) for e in EXPRESSIONS for s in ((1.,) if e=="neutral" else strengths)]
+    return [expression_row(seed, *pose) for pose in poses] + unit_rows(seed, units)
 
 # %% ../../nbs/data/03_rendered.ipynb #f3556547
 def write_picture(image:np.ndarray, # uint8 (S, S, 3)
@@ -643,13 +704,20 @@ def write_picture(image:np.ndarray, # uint8 (S, S, 3)
     from PIL import Image
     with atomic(path) as tmp: Image.fromarray(image).save(tmp, quality=88, subsampling=0, optimize=True)
 
-def render_person(seed:int, out:Path, strengths, size:int, folder)->list: # rows of the catalog
+# %% ../../nbs/data/03_rendered.ipynb #a3a09f35
+def render_person(seed:int, # the person's number
+                  out:Path, # the set's folder
+                  strengths:tuple, # as in `person_rows`
+                  size:int, # pixels
+                  folder, # the assets
+                  units:int=0 # as in `person_rows`
+                 )->list: # rows of the catalog
     "All pictures of one person; those that are there already stay."
-    rows = person_rows(seed, strengths)
+    rows = person_rows(seed, strengths, units)
     for row in rows:
-        if not (out/row["path"]).is_file():
-            aus = expression_aus(row["expression"], seed, row["strength"])
-            write_picture(render(draw_person(seed), aus, draw_camera(seed), draw_light(seed), size, folder=folder), out/row["path"])
+        if (out/row["path"]).is_file(): continue
+        aus = {n: row[u] for u,n in zip(UNITS, UNIT_NUMBERS) if row[u]}
+        write_picture(render(draw_person(seed), aus, draw_camera(seed), draw_light(seed), size, folder=folder), out/row["path"])
     return rows
 
 # %% ../../nbs/data/03_rendered.ipynb #d038a5ea
@@ -684,12 +752,24 @@ def write_tables(rows:list, # of the catalog
     names = ["LICENSE", "catalog.csv", "settings.json", *(r["path"] for r in rows)]
     with atomic(out/"SHA256SUMS") as tmp: tmp.write_text("".join(f"{sha256(out/n)}  {n}\n" for n in names))
 
+# %% ../../nbs/data/03_rendered.ipynb #d1233ed9
+def side_by_side(f, # a function of a module
+                 items, # what it is called with
+                 workers:int # processes; with 1 it is called here
+                ): # the results, in order
+    "Call a function for many things, in several processes if asked to."
+    if workers == 1:
+        yield from map(f, items)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool: yield from pool.map(f, items)
+
 # %% ../../nbs/data/03_rendered.ipynb #4b162674
 def render_set(out, # folder for catalog.csv, images/, LICENSE and SHA256SUMS
                n_people:int=144, # 48 is every combination of gender, ethnicity and age once
                size:int=128, # pixels
                seed:int=0, # number of the first person
                strengths=STRENGTHS, # of every expression but neutral; 1 must be among them
+               units:int=0, # so many more pictures of each person: half of them one unit at a time, half mixtures
                workers:int=1, # processes
                folder=None, # the assets; else FESGAN_ASSETS
               )->Path: # `out`; SHA256SUMS is written last
@@ -697,13 +777,15 @@ def render_set(out, # folder for catalog.csv, images/, LICENSE and SHA256SUMS
     check_size(size)
     if 1. not in strengths or not all(0 < s <= 1 for s in strengths):
         raise FesganError(f"Strengths are {strengths}; they must lie above 0 and up to 1, and 1 must be among them.")
+    if not 0 <= units <= 1000:
+        raise FesganError(f"units is {units}; it must be from 0 to 1000 pictures for each person.")
     root,out = assets_folder(folder),own_folder(out, RENDERED, "rendered faces")
-    one = functools.partial(render_person, out=out, strengths=tuple(strengths), size=size, folder=root)
-    rows,people = [],range(seed, seed+n_people)
+    one = functools.partial(render_person, out=out, strengths=tuple(strengths), size=size, folder=root, units=units)
+    rows = []
     with writing(out):
         keep_settings(out/"settings.json", dict(size=size, renderer=versions()))
-        with Progress(n_people, "rendering people") as bar, ProcessPoolExecutor(workers) as pool:
-            for some in pool.map(one, people):
+        with Progress(n_people, "rendering people") as bar:
+            for some in side_by_side(one, range(seed, seed+n_people), workers):
                 rows += some
                 bar.update()
         write_tables(rows, out)
