@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'LOOPS', 'A_CORE', 'SIZES', 'EDITED', 'EDITS', 'Pictures', 'label2onehot', 'plain_layers', 'PublicLoop',
            'same_losses', 'passes', 'layer_costs', 'best_time', 'device_speed', 'floor', 'precisions_here',
-           'loops_here', 'peak_memory', 'public_cycle', 'trainer_cycle', 'time_loop', 'in_own_process', 'one_a_core',
-           'bench_row', 'rounds_of', 'bench', 'least_time', 'bench_facts', 'train_table', 'edit_table', 'units_text',
-           'bench_table', 'bench_name', 'save_bench', 'expected', 'public_edits', 'edits_here', 'time_edits',
-           'bench_edits']
+           'loops_here', 'peak_memory', 'public_cycle', 'trainer_cycle', 'time_loop', 'fresh', 'in_own_process',
+           'one_a_core', 'bench_row', 'rounds_of', 'bench', 'least_time', 'bench_facts', 'train_table', 'edit_table',
+           'units_text', 'bench_table', 'bench_name', 'save_bench', 'expected', 'public_edits', 'edits_here',
+           'time_edits', 'bench_edits']
 
 # %% ../../nbs/training/04_bench.ipynb #151ee2e1
 import json, os, tempfile, time
@@ -239,14 +239,20 @@ def time_loop(loop:str, # a key of `LOOPS`
     return dict(seconds=list(seconds), cpu=list(cpu), memory=peak_memory(where))
 
 # %% ../../nbs/training/04_bench.ipynb #9d8e01e1
+def fresh(n:int)->ProcessPoolExecutor:
+    "New processes, whose imports are made once for all of them."
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["fesgan.training.bench", "lightning.fabric"])
+    return ProcessPoolExecutor(n, mp_context=context)
+
 def in_own_process(f, *args):
     "Call a function in a fresh process."
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool: return pool.submit(f, *args).result()
+    with fresh(1) as pool: return pool.submit(f, *args).result()
 
 def one_a_core(system:System, folder:str, cycles:int)->dict: # as `time_loop`
     "As many trainings at once as there are cores, each with one thread; a cycle of all is one of each."
     cores = os.cpu_count()
-    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+    with fresh(cores) as pool:
         work = [pool.submit(time_loop, "trainer", system, folder, [], [], "cpu", cycles, 1) for _ in range(cores)]
         each = [w.result() for w in work]
     def mean(k): return [sum(c)/cores/(cores if k == "seconds" else 1) for c in zip(*[e[k] for e in each])]
