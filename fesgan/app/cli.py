@@ -16,8 +16,10 @@ import typer
 from typer import Argument, Option
 
 import fesgan
-from .study import (caught, find_cluster, find_profile, job_environment, read_cluster,
-                              read_profile, repository, run_study, settings, unlock)
+from .command import caught, find_cluster, job_environment, read_cluster
+from .locks import unlock
+from .profiles import find_profile, merged, read_profile, repository, settings, study_folders
+from .study import run_study
 from ..files import MODEL, FesganError, choose, new_file, os_sentence, pick_device, writing
 
 # %% ../../nbs/app/01_cli.ipynb #66fe6b2f
@@ -548,7 +550,7 @@ def study(ctx:typer.Context,
       fesgan study --profile rendered --gpu-mem-mb 80000        # trainings share one card
       fesgan study --profile rendered --on slurm                # each step is a job of Slurm
       fesgan study --on slurm -- --default-resources slurm_partition=gpu # what follows -- goes to Snakemake"""
-    from fesgan.app.study import check_study, guard, study_folders, void_metrics
+    from fesgan.app.study import check_study, guard, void_metrics
     root = repository()
     path,cluster = find_profile(profile, root),find_cluster(on, root) if on else None
     if cluster and gpu_mem_mb:
@@ -557,12 +559,13 @@ def study(ctx:typer.Context,
     if cluster: read_cluster(cluster)
     config = settings(set_ or []) | {k: _in_repository(v, root) for k,v in dict(sweep=sweep, out=out, work=work).items() if v}
     if unlock_:
-        unlock(path, root, config)
-        typer.echo("Unlocked."); raise typer.Exit()
+        unlock(path, root, (root/study_folders(merged(read_profile(path), config))[0]).resolve(), config)
+        typer.echo("Unlocked.")
+        raise typer.Exit()
     if replace: config["replace"] = True
     said = check_study(path, root, config)
     folder,report = study_folders(said)
-    again = [f"{folder}/{run}/generator.safetensors" for run in guard(said, root/folder, dry_run, typer.echo)]
+    again = [f"{run}/generator.safetensors" for run in guard(said, root/folder, dry_run, typer.echo)]
     void_metrics(root/folder, dry_run, typer.echo)
     code = run_study(path, root, config, cores or (None if cluster else _cores()), gpu_mem_mb, cluster,
                      [*ctx.args, *["--dry-run"]*dry_run], again, typer.echo)
