@@ -37,7 +37,7 @@ def wait_for(there, process):
 # ---- help
 
 @pytest.mark.parametrize("command,words", {
-    "systems": ["fesgan systems"],
+    "systems": ["fesgan systems sargan"],
     "prepare": ["kdef", "--size", "pixels", "--crop", "landmarks", "--limit", "--split", "--seed", "fesgan prepare rendered -o faces"],
     "render": ["--people", "--size", "--strengths", "--workers", "FESGAN_ASSETS", "fesgan render more --people 1000"],
     "train": ["--steps", "--seed", "--device", "--precision", "bf16-mixed", "--set blocks=6", "exit code 3", "fesgan train sargan faces"],
@@ -59,6 +59,22 @@ def test_every_option_explains_itself():
     for name, command in typer.main.get_command(app).commands.items():
         assert command.help and "fesgan" in command.help, name
         for p in command.params: assert len(p.help or "") > 15, f"{name} {p.name}"
+
+
+def test_every_field_is_explained_where_it_is_set():
+    from fesgan.training.systems import FIELDS, SYSTEMS, fields_help, get_system
+    one_line = lambda text: " ".join(text.replace("-\n", "-").split())
+    for command in ("train", "bench"):
+        out = one_line(fesgan(command, "--help")[1])
+        assert all(k in out and one_line(text) in out for k, text in fields_help()), command
+    seen = set()
+    for name in SYSTEMS:
+        code, out = fesgan("systems", name)
+        own = {k for k in FIELDS if hasattr(get_system(name), k)}
+        assert code == 0 and all(f"  {k}=" in out for k in own)
+        seen |= {k for k in own if FIELDS[k].metadata["help"] in out}
+    assert seen == {*FIELDS}                                                    # none is missing from the help
+    fails("systems", "sragan", says="system 'sragan' is not known; choose one of: usgan")
 
 
 def test_version_and_unknown():
