@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PROFILE ?= demo
 BIN := .venv/bin
+CORES := $(shell getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS ?= 1
 export UV_LINK_MODE ?= copy
 
@@ -14,9 +15,9 @@ publish: setup ## copy a finished report to reports/$(PROFILE)
 
 test: setup ## exports in sync, definitions, failure modes, whole runs, notebooks' outputs, style
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/check_exports.py
-	@cd nbs && PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_test --n_workers 2
+	@cd nbs && PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_test --n_workers $(CORES)
 	@$(BIN)/ruff check fesgan tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 setup: .venv/.ready
 .venv/.ready: pyproject.toml setup.py constraints.txt

@@ -4,25 +4,31 @@
     snakemake --configfile profiles/demo.yaml --cores 2
 
 `reports/runs/<profile>/` (git-ignored) holds what the study works on and produces, `report/` in it the tables, figures,
-pages and small results of the last node. Snakemake decides what is out of date.
+pages and small results of the last node. Snakemake decides what is out of date. It works in that folder, so that its
+locks and what it remembers are this study's alone: names of files below count from there, parameters of notebooks from
+the repository.
 """
 import os, json, re, shlex
 from pathlib import Path
 from fesgan.app.profiles import EVALUATION, checked, read_sweep, study_folders, study_runs, sweep_folder
 from fesgan.files import FesganError, atomic
+from fesgan.reporting.questions import QUESTIONS, ablation_nodes
 
 if not config: raise WorkflowError("Name a profile of the study: snakemake --configfile profiles/demo.yaml --cores 2")
 try: config = checked(config)                                     # nothing below meets a name that a shell would read as more
 except FesganError as e: raise WorkflowError(str(e))
 
-NB = "nbs/study"
+REPOSITORY = Path(workflow.basedir).resolve()
 WORK, OUT = study_folders(config)                                 # everything, git-ignored; what is published
+workdir: str((REPOSITORY/WORK).resolve())
+HOME = os.path.relpath(REPOSITORY, (REPOSITORY/WORK).resolve())   # the repository, seen from there
+NB = f"{HOME}/nbs/study"
 SEEDS = config.get("seeds", [0])
 GPU_MEM_MB = config.get("gpu_mem_mb", 0)                          # of a card, for one training: so many share it as fit (fesgan study --gpu-mem-mb); a cluster gives each a GPU
 WHERE = dict(device=config.get("device", "auto"), precision=config.get("precision", "32-true"))
 CARD = dict(gpu=int(GPU_MEM_MB > 0), gpu_mem_mb=GPU_MEM_MB, runtime=config.get("minutes", 60))
 REPLACE = config.get("replace", False)                            # no parameter of a rule: it makes nothing out of date
-VIEWED, ABLATIONS = config.get("views", []), config.get("ablations", {})
+VIEWED, ABLATIONS = config.get("views", []), {node: config["ablations"][q] for node, q in ablation_nodes().items() if q in config.get("ablations", {})}
 JUDGED = ("22_table_variants", "23_table_augment", "33_strength") # the notebooks that ask the judges, or show what is known about them
 os.environ.setdefault("FESGAN_HEADLESS", "1")
 
@@ -32,6 +38,7 @@ JUDGES = {part + f"-{n}"*(n > 0): (config[part], seed) for part in ("judge", "se
           for n, seed in enumerate(config[part].get("seeds", [0]))}
 
 # Which runs there are: run id -> the system, what is changed in it, steps and seed; below WORK/<group>/.
+if config.get("sweep"): config["sweep"] = str(REPOSITORY/config["sweep"])
 RUNS = study_runs(config)
 ROWS = {sweep_folder(row): row for row in (read_sweep(config["sweep"]) if config.get("sweep") else [])}
 SHARED = {folder: row for folder, row in ROWS.items() if folder not in RUNS}   # differ from a training in their evaluation alone
@@ -47,7 +54,7 @@ def inside(group): return [r.removeprefix(f"{group}/") for r in members(group)]
 # Which notebook is run for which group: an ablation needs both of its sides there.
 GROUPS = {g: said for g, said in (config["groups"] | ({"sweep": [config["groups"]["trained"][0], f"A sweep: {config['sweep']}."]} if ROWS else {})).items() if members(g)}
 def present(group): return {r.split("/")[1] for r in members(group)}
-def pairs(notebook, group): return [p for p in ABLATIONS.get(notebook, []) if set(p) <= present(group)]
+def pairs(notebook, group): return [p for p in ABLATIONS[notebook] if set(p) <= present(group)]
 VIEWS = {"trained": VIEWED, "shipped": VIEWED, "sweep": ["40_sweep"]}
 NODES = [(g, nb) for g in GROUPS for nb in VIEWS[g] + [a for a in ABLATIONS if g != "sweep" and pairs(a, g)]]
 
@@ -60,13 +67,13 @@ def entry(run):
 
 onstart:
     "Say what belongs to the study, and take back what was published: it holds until something is made anew."
-    Path(WORK, "published.json").unlink(missing_ok=True)
-    with atomic(f"{WORK}/manifest.json") as tmp: tmp.write_text(json.dumps(dict(runs={r: entry(r) for g in GROUPS for r in members(g)}), indent=1))
+    Path("published.json").unlink(missing_ok=True)
+    with atomic("manifest.json") as tmp: tmp.write_text(json.dumps(dict(runs={r: entry(r) for g in GROUPS for r in members(g)}), indent=1))
 
 
 def papermill(notebook, run, **parameters):
     "The command line of one node; its executed notebook is `run`."
-    return shlex.join(["papermill", f"{NB}/{notebook}.ipynb", run, "-y", json.dumps(parameters), "--cwd", ".", "--no-progress-bar", "--log-output"])
+    return shlex.join(["papermill", f"{NB}/{notebook}.ipynb", run, "-y", json.dumps(parameters), "--cwd", HOME, "--no-progress-bar", "--log-output"])
 
 def node(notebook, **parameters):
     "A shell command as a function of the wildcards, for `params.command`."
@@ -89,118 +96,123 @@ wildcard_constraints:
 
 localrules: all, adopt, share
 
-METRICS = [f"{WORK}/{r}/metrics.json" for g in GROUPS for r in members(g)]
-MADE = [f"{WORK}/faces/{f}" for f in ("prepare.json", "faces.npy", "catalog.csv")] + [f"{WORK}/judges/{j}.safetensors" for j in JUDGES]
-MADE += [f"{WORK}/{r}/generator.safetensors" for r in [*RUNS, *SHARED, *SHIPPED]] + [f"{WORK}/{r}/{f}" for g in GROUPS for r in members(g) for f in ("edits.csv", "recognition.npz")]
-ANSWERS = [f"{WORK}/results/{g}/{n}.done" for g, n in NODES]
+METRICS = [f"{r}/metrics.json" for g in GROUPS for r in members(g)]
+MADE = [f"faces/{f}" for f in ("prepare.json", "faces.npy", "catalog.csv")] + [f"judges/{j}.safetensors" for j in JUDGES]
+MADE += [f"{r}/generator.safetensors" for r in [*RUNS, *SHARED, *SHIPPED]] + [f"{r}/{f}" for g in GROUPS for r in members(g) for f in ("edits.csv", "recognition.npz")]
+ANSWERS = [f"results/{g}/{n}.done" for g, n in NODES]
 
 rule all:
     "Not the report alone: a step that failed left nothing, and is due until it is done."
-    input: MADE, METRICS, ANSWERS, f"{WORK}/published.json"
+    input: MADE, METRICS, ANSWERS, "published.json"
 
-prepare = node("00_prepare", run=f"{WORK}/prepare.ipynb", out=f"{WORK}/faces", **config["data"])
+prepare = node("00_prepare", run="prepare.ipynb", out=f"{WORK}/faces", **config["data"])
 
 rule prepare:
     input: nb=f"{NB}/00_prepare.ipynb"
-    output: f"{WORK}/faces/prepare.json", f"{WORK}/faces/faces.npy", f"{WORK}/faces/catalog.csv"
-    log: f"{WORK}/prepare.log"
+    output: "faces/prepare.json", "faces/faces.npy", "faces/catalog.csv"
+    log: "prepare.log"
     params: command=prepare
     shell: "{params.command} > {log:q} 2>&1"
 
-judge = node("01_judge", run=lambda w: f"{WORK}/judges/{w.judge}.ipynb", faces=f"{WORK}/faces", name=lambda w: w.judge, settings=lambda w: JUDGES[w.judge][0].get("settings", {}),
+judge = node("01_judge", run=lambda w: f"judges/{w.judge}.ipynb", faces=f"{WORK}/faces", name=lambda w: w.judge, settings=lambda w: JUDGES[w.judge][0].get("settings", {}),
              limit=lambda w: JUDGES[w.judge][0].get("limit"), seed=lambda w: JUDGES[w.judge][1], out=f"{WORK}/judges", **WHERE)
 
 rule judge:
     "A classifier that reads edits; `second`, where a profile has it, is another opinion. Its checkpoint is no output either."
     input: nb=f"{NB}/01_judge.ipynb", faces=rules.prepare.output
-    output: f"{WORK}/judges/{{judge}}.safetensors"
-    log: f"{WORK}/judges/{{judge}}.log"
+    output: "judges/{judge}.safetensors"
+    log: "judges/{judge}.log"
     params: command=judge
     resources: **CARD
     shell: "{params.command} > {log:q} 2>&1"
 
-train = node("02_train", run=lambda w: f"{WORK}/{w.run}/train.ipynb", faces=f"{WORK}/faces", folder=lambda w: f"{WORK}/{w.run}", fields=lambda w: RUNS[w.run],
+train = node("02_train", run=lambda w: f"{w.run}/train.ipynb", faces=f"{WORK}/faces", folder=lambda w: f"{WORK}/{w.run}", fields=lambda w: RUNS[w.run],
              common=config.get("train", {}), **WHERE)
 
 rule train:
     """One run. Its checkpoint is no output, so that a run that was killed goes on instead of starting again.
     What was measured of the generator before goes first. The first seeds come first, in the profile's order."""
     input: nb=f"{NB}/02_train.ipynb", faces=rules.prepare.output
-    output: f"{WORK}/{{run,trained/.+|sweep/(?!.*evaluate[.]).+}}/generator.safetensors"
-    log: f"{WORK}/{{run}}/train.log"
-    params: command=train, void=lambda w: shlex.join(f"{WORK}/{w.run}/{f}" for f in ("metrics.json", "edits.csv", "references.csv", "recognition.npz", "augmented.npz"))
+    output: "{run,trained/.+|sweep/(?!.*evaluate[.]).+}/generator.safetensors"
+    log: "{run}/train.log"
+    params: command=train, void=lambda w: shlex.join(f"{w.run}/{f}" for f in ("metrics.json", "edits.csv", "references.csv", "recognition.npz", "augmented.npz"))
     priority: lambda w: len(RUNS)-list(RUNS).index(w.run)
     resources: **CARD
     shell: "rm -f {params.void} && {params.command} -p replace {REPLACE} > {log:q} 2>&1"
 
 rule adopt:
     "A shipped generator becomes a run folder like any other."
-    input: weights=lambda w: f"data/models/{w.name}.safetensors"
-    output: f"{WORK}/shipped/{{name}}/seed0/generator.safetensors"
-    params: command=lambda w: python("fesgan.training.shipped.adopt", w.name, f"{WORK}/shipped/{w.name}/seed0")
+    input: weights=lambda w: f"{HOME}/data/models/{w.name}.safetensors"
+    output: "shipped/{name}/seed0/generator.safetensors"
+    params: command=lambda w: python("fesgan.training.shipped.adopt", w.name, f"shipped/{w.name}/seed0")
     shell: "{params.command}"
 
-def origin(w): return f"{WORK}/{sweep_folder(SHARED[w.row], False)}"
+def origin(w): return sweep_folder(SHARED[w.row], False)
 
 rule share:
     "A row of a sweep whose training another row has done: it is only evaluated otherwise."
     input: lambda w: f"{origin(w)}/generator.safetensors"
-    output: f"{WORK}/{{row,sweep/.*evaluate[.].+}}/generator.safetensors"
-    params: command=lambda w: python("fesgan.app.study.share", origin(w), f"{WORK}/{w.row}", *(f"{k}={v}" for k, v in evaluated(w.row).items()))
+    output: "{row,sweep/.*evaluate[.].+}/generator.safetensors"
+    params: command=lambda w: python("fesgan.app.study.share", origin(w), w.row, *(f"{k}={v}" for k, v in evaluated(w.row).items()))
     shell: "{params.command}"
 
 def command(w):
     "The seed of the test faces is a parameter only where a sweep varies it."
     return node("03_evaluate", **MEASURE, **{k: v for k, v in evaluated(w.run).items() if k == "seed"})(w)
 
-MEASURE = dict(run=lambda w: f"{WORK}/{w.run}/evaluate.ipynb", faces=f"{WORK}/faces", judges=f"{WORK}/judges", folder=lambda w: f"{WORK}/{w.run}",
+MEASURE = dict(run=lambda w: f"{w.run}/evaluate.ipynb", faces=f"{WORK}/faces", judges=f"{WORK}/judges", folder=lambda w: f"{WORK}/{w.run}",
                 limit=lambda w: evaluated(w.run).get("limit", config.get("evaluate", {}).get(w.run.split("/")[0])), inception=config.get("inception"), **WHERE)
 
 rule evaluate:
-    input: nb=f"{NB}/03_evaluate.ipynb", generator=f"{WORK}/{{run}}/generator.safetensors", judges=[f"{WORK}/judges/{j}.safetensors" for j in JUDGES], faces=rules.prepare.output
-    output: f"{WORK}/{{run}}/metrics.json", f"{WORK}/{{run}}/edits.csv", f"{WORK}/{{run}}/recognition.npz"
-    log: f"{WORK}/{{run}}/evaluate.log"
+    input: nb=f"{NB}/03_evaluate.ipynb", generator="{run}/generator.safetensors", judges=[f"judges/{j}.safetensors" for j in JUDGES], faces=rules.prepare.output
+    output: "{run}/metrics.json", "{run}/edits.csv", "{run}/recognition.npz"
+    log: "{run}/evaluate.log"
     params: command=command
     shell: "{params.command} > {log:q} 2>&1"
 
-augment = node("04_augment", run=lambda w: f"{WORK}/{w.run}/augment.ipynb", faces=f"{WORK}/faces", folder=lambda w: None if w.run == "judges" else f"{WORK}/{w.run}",
+augment = node("04_augment", run=lambda w: f"{w.run}/augment.ipynb", faces=f"{WORK}/faces", folder=lambda w: None if w.run == "judges" else f"{WORK}/{w.run}",
                out=lambda w: f"{WORK}/{w.run}/augmented.npz", **(config.get("augment") or {}), **WHERE)
 
 rule augment:
     "Classifiers that learn from real faces and a run's edits, or, in the folder of the judges, from real faces alone."
-    input: lambda w: [f"{NB}/04_augment.ipynb"] + [f"{WORK}/{w.run}/generator.safetensors"]*(w.run != "judges"), faces=rules.prepare.output
-    output: f"{WORK}/{{run}}/augmented.npz"
-    log: f"{WORK}/{{run}}/augment.log"
+    input: lambda w: [f"{NB}/04_augment.ipynb"] + [f"{w.run}/generator.safetensors"]*(w.run != "judges"), faces=rules.prepare.output
+    output: "{run}/augmented.npz"
+    log: "{run}/augment.log"
     params: command=augment
     resources: **CARD
     shell: "{params.command} > {log:q} 2>&1"
 
+def book(notebook):
+    "The notebook of a node: one measures all ablations but those that have their own."
+    return QUESTIONS[ablation_nodes()[notebook]].notebook if notebook in ABLATIONS else notebook
+
 def answer_parameters(w):
     p = dict(runs=f"{WORK}/{w.group}", out=f"{WORK}/results/{w.group}", size=GROUPS[w.group][0], members=inside(w.group))
     if w.notebook in JUDGED: p["judges"] = f"{WORK}/judges"
-    if w.notebook.startswith("1"): p["pairs"] = pairs(w.notebook, w.group)
+    if w.notebook in ABLATIONS: p["pairs"] = pairs(w.notebook, w.group)
+    if book(w.notebook) == "10_ablation": p["question"] = ablation_nodes()[w.notebook]
     if w.notebook.startswith("3"): p["faces"] = f"{WORK}/faces"
     return p
 
-def augmented(w): return [f"{WORK}/{r}/augmented.npz" for r in ["judges", *members(w.group)]] if w.notebook == "23_table_augment" else []
+def augmented(w): return [f"{r}/augmented.npz" for r in ["judges", *members(w.group)]] if w.notebook == "23_table_augment" else []
 
 def answer(w):
-    return papermill(w.notebook, f"{WORK}/results/{w.group}/{w.notebook}.ipynb", **answer_parameters(w))
+    return papermill(book(w.notebook), f"results/{w.group}/{w.notebook}.ipynb", **answer_parameters(w))
 
 rule answer:
     "A table, an ablation or a figure, from the run folders of one group."
-    input: lambda w: [f"{NB}/{w.notebook}.ipynb"] + [f"{WORK}/{r}/metrics.json" for r in members(w.group)] + augmented(w)
-    output: f"{WORK}/results/{{group}}/{{notebook}}.done"
-    log: f"{WORK}/results/{{group}}/{{notebook}}.log"
+    input: lambda w: [f"{NB}/{book(w.notebook)}.ipynb"] + [f"{r}/metrics.json" for r in members(w.group)] + augmented(w)
+    output: "results/{group}/{notebook}.done"
+    log: "results/{group}/{notebook}.log"
     params: command=answer
     shell: "{params.command} > {log:q} 2>&1 && touch {output:q}"
 
-publish = node("90_report", run=f"{WORK}/report.ipynb", work=WORK, out=OUT, title=config["title"], groups=GROUPS, pictures=config.get("pictures", True),
+publish = node("90_report", run="report.ipynb", work=WORK, out=OUT, title=config["title"], groups=GROUPS, pictures=config.get("pictures", True),
                members={g: inside(g) for g in GROUPS})
 
 rule publish:
     input: nb=f"{NB}/90_report.ipynb", answers=ANSWERS, metrics=METRICS
-    output: f"{WORK}/published.json"
-    log: f"{WORK}/report.log"
+    output: "published.json"
+    log: "report.log"
     params: command=publish
     shell: "{params.command} > {log:q} 2>&1"

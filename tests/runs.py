@@ -1,5 +1,5 @@
 """What tests share: training runs, the command line, the study."""
-import os, signal, subprocess, sys, time
+import os, signal, sys, tempfile, time, traceback
 from pathlib import Path
 
 import torch
@@ -20,16 +20,53 @@ def same(a, b):
     assert all(torch.equal(x[k], y[k]) for k in x)
 
 
-def program(module, folder, steps="STEPS"):
-    "A program that trains what a module of tests calls its toy."
-    return f"import sys; sys.path.insert(0, 'tests')\nfrom {module} import *\nfrom pathlib import Path\ntrain(toy(), faces(), Path({str(folder)!r}), **{steps})"
+class Forked:
+    "A call in a copy of this process: another process, in which nothing need be imported again."
+    def __init__(self, call, *args, cwd=ROOT, **env):
+        self.out = tempfile.TemporaryFile("w+")
+        if not (pid := os.fork()): self._run(call, args, cwd, env)
+        self.pid, self.code = pid, None
+
+    def _run(self, call, args, cwd, env):
+        code = 1
+        try:
+            for stream in (1, 2): os.dup2(self.out.fileno(), stream)
+            sys.stdout, sys.stderr = (open(stream, "w", closefd=False) for stream in (1, 2))
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.chdir(cwd)
+            os.environ.update(env)
+            code = call(*args)
+        except SystemExit as e: code = e.code if isinstance(e.code, int) else int(e.code is not None)
+        except BaseException: traceback.print_exc()
+        finally:
+            for stream in (sys.stdout, sys.stderr): stream.flush()
+            os._exit(code if isinstance(code, int) else 0)
+
+    def poll(self):
+        "The exit code; nothing while it runs."
+        if self.code is None:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            if done: self.code = os.waitstatus_to_exitcode(status)
+        return self.code
+
+    def wait(self, seconds=300):
+        "The exit code and what it printed."
+        end = time.monotonic()+seconds
+        while self.poll() is None:
+            if time.monotonic() > end: self.kill(signal.SIGKILL)
+            time.sleep(.02)
+        self.out.seek(0)
+        return self.code, self.out.read()
+
+    def kill(self, number): os.kill(self.pid, number)
 
 
 def train_and_kill(module, folder):
-    "Train in a process of its own and kill it in the middle."
-    run = subprocess.Popen([sys.executable, "-c", program(module, folder)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    "Train what a module of tests calls its toy in a process of its own, and kill it in the middle."
+    tests = sys.modules[module]
+    run = Forked(lambda: tests.train(tests.toy(), tests.faces(), folder, **STEPS))
     while len(read_history(folder)) < 5 and run.poll() is None: time.sleep(0.02)
-    run.send_signal(signal.SIGKILL)
+    if run.poll() is None: run.kill(signal.SIGKILL)
     run.wait()
     assert not (folder/"generator.safetensors").exists(), "the run was over before it was killed"
     assert not list(folder.glob(".generator*")), "half a generator"

@@ -8,8 +8,9 @@ import typer
 import yaml
 
 from fesgan.app.cli import app
-from fesgan.app.study import check_sweep, working
-from runs import fails, fesgan
+from fesgan.app.locks import working
+from fesgan.app.profiles import check_sweep
+from runs import Forked, fails, fesgan
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,10 +21,23 @@ def headless(tmp_path, monkeypatch):
     monkeypatch.setenv("FESGAN_HEADLESS", "1")
 
 
+def program(*words):
+    "The command line in a process of its own."
+    return Forked(lambda: app([str(w) for w in words], prog_name="fesgan"))
+
+
+def wait_for(there, process):
+    "Until something is there; a busy machine takes its time."
+    end = time.monotonic()+300
+    while not there():
+        assert process.poll() is None and time.monotonic() < end, process.wait()
+        time.sleep(.1)
+
+
 # ---- help
 
 @pytest.mark.parametrize("command,words", {
-    "systems": ["fesgan systems"],
+    "systems": ["fesgan systems sargan"],
     "prepare": ["kdef", "--size", "pixels", "--crop", "landmarks", "--limit", "--split", "--seed", "fesgan prepare rendered -o faces"],
     "render": ["--people", "--size", "--strengths", "--workers", "FESGAN_ASSETS", "fesgan render more --people 1000"],
     "train": ["--steps", "--seed", "--device", "--precision", "bf16-mixed", "--set blocks=6", "exit code 3", "fesgan train sargan faces"],
@@ -46,6 +60,22 @@ def test_every_option_explains_itself():
     for name, command in typer.main.get_command(app).commands.items():
         assert command.help and "fesgan" in command.help, name
         for p in command.params: assert len(p.help or "") > 15, f"{name} {p.name}"
+
+
+def test_every_field_is_explained_where_it_is_set():
+    from fesgan.training.systems import FIELDS, SYSTEMS, fields_help, get_system
+    one_line = lambda text: " ".join(text.replace("-\n", "-").split())
+    for command in ("train", "bench"):
+        out = one_line(fesgan(command, "--help")[1])
+        assert all(k in out and one_line(text) in out for k, text in fields_help()), command
+    seen = set()
+    for name in SYSTEMS:
+        code, out = fesgan("systems", name)
+        own = {k for k in FIELDS if hasattr(get_system(name), k)}
+        assert code == 0 and all(f"  {k}=" in out for k in own)
+        seen |= {k for k in own if FIELDS[k].metadata["help"] in out}
+    assert seen == {*FIELDS}                                                    # none is missing from the help
+    fails("systems", "sragan", says="system 'sragan' is not known; choose one of: usgan")
 
 
 def test_version_and_unknown():
@@ -136,14 +166,11 @@ def test_prepare_and_train(tmp_path):
 
 def test_train_stops_and_goes_on(tmp_path):
     fesgan("prepare", "rendered", "-o", tmp_path/"faces", "--size", 32, "--crop", "whole", "--limit", 35)
-    command = [sys.executable, "-c", "from fesgan.app.cli import app; app()", "train", "usgan", str(tmp_path/"faces"), "-o", str(tmp_path/"run"),
-               "--steps", "100000", "--save-every", "5", "--device", "cpu", "--set", "width=4", "--set", "critic_width=4"]
-    p = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = time.time()+90
-    while not (tmp_path/"run"/"checkpoint.pt").is_file() and time.time() < deadline: time.sleep(.2)
-    p.send_signal(signal.SIGINT)
-    said = p.communicate(timeout=60)[1]
-    assert p.returncode == 3 and "start it again to go on" in said and "Traceback" not in said
+    p = program("train", "usgan", tmp_path/"faces", "-o", tmp_path/"run", "--steps", 100000, "--save-every", 5, "--device", "cpu", "--set", "width=4", "--set", "critic_width=4")
+    wait_for(lambda: (tmp_path/"run"/"checkpoint.pt").is_file(), p)
+    p.kill(signal.SIGINT)
+    code, said = p.wait()
+    assert code == 3 and "start it again to go on" in said and "Traceback" not in said
     done = int(re.search(r"stopped after (\d+) of", said)[1])
     assert torch.load(tmp_path/"run"/"checkpoint.pt", weights_only=True)["step"] == done
 
@@ -151,16 +178,16 @@ def test_train_stops_and_goes_on(tmp_path):
 # ---- the study, on a graph of its own
 
 SNAKEFILE = '''
-WORK = config.get("work", "reports/runs") + "/tiny"
-OUT = config["out"] + "/tiny" if "out" in config else f"{WORK}/report"
+from pathlib import Path
+OUT = Path(workflow.basedir, config["out"], "tiny") if "out" in config else "report"
 rule all:
     input: f"{OUT}/index.html"
 rule train:
-    output: f"{WORK}/{{run}}.txt"
+    output: "{run}.txt"
     params: seconds=config["train"]["steps"]-1
     shell: "sleep {params.seconds}; [ {wildcards.run} != trained/9 ] || {{ echo no such thing; echo The whole log: x.log; exit 1; }}; echo $OMP_NUM_THREADS > {output}"
 rule publish:
-    input: expand(WORK+"/trained/{s}.txt", s=config["seeds"])
+    input: expand("trained/{s}.txt", s=config["seeds"])
     output: f"{OUT}/index.html"
     shell: "cat {input} > {output}"
 '''
@@ -177,18 +204,21 @@ def repo(tmp_path, monkeypatch):
     return (tmp_path/"repo").resolve()
 
 
+def tiny(repo): return repo/"reports"/"runs"/"tiny" # the study's own folder
+
+
 def study(*words): return fesgan("study", "--profile", "tiny", *words)
 
 
 def test_study_runs_and_rests(repo):
     code, out = study("--cores", 2)
-    assert code == 0 and "3/3 report written" in out and f"The report: {repo/'reports'/'runs'/'tiny'/'report'/'index.html'}" in out
+    assert code == 0 and "3/3 report written" in out and f"The report: {tiny(repo)/'report'/'index.html'}" in out
     assert re.search(r"\[ 0:\d\d\] 1/3 trained/[01] trained", out)
-    assert (repo/"reports"/"runs"/"tiny"/"trained"/"0.txt").read_text() == "1\n" # one thread each when two run at once
+    assert (tiny(repo)/"trained"/"0.txt").read_text() == "1\n" # one thread each when two run at once
     code, out = study()
     assert code == 0 and "nothing to do" in out and "index.html" in out
     code, out = study("--set", "seeds=[0,1,2]", "--dry-run")
-    assert code == 0 and not (repo/"reports"/"runs"/"tiny"/"trained"/"2.txt").exists()
+    assert code == 0 and not (tiny(repo)/"trained"/"2.txt").exists()
     assert "trained/2 trained" in out and "trained/1 trained" not in out and "2 steps would be done" in out and "The report" not in out
 
 
@@ -200,7 +230,7 @@ def test_study_elsewhere(repo, tmp_path):
 def test_study_failure_keeps_the_rest(repo):
     code, out = study("--set", "seeds=[9,1]", "--cores", 1)
     assert code == 1 and "FAILED: train trained/9" in out and "    no such thing" in out and "x.log" in out
-    trained = repo/"reports"/"runs"/"tiny"/"trained"
+    trained = tiny(repo)/"trained"
     assert (trained/"1.txt").is_file() and not (trained/"9.txt").exists()
     assert "start the same command again" in out
 
@@ -212,25 +242,22 @@ def test_study_broken_graph(repo):
 
 
 def test_study_stops_and_goes_on(repo):
-    command = [sys.executable, "-c", "from fesgan.app.cli import app; app()", "study", "--profile", "tiny", "--cores", "1", "--set", "train.steps=21"]
-    p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.time()+60
-    while not list((repo/".snakemake"/"locks").glob("*")) and time.time() < deadline: time.sleep(.2)
+    p = program("study", "--profile", "tiny", "--cores", 1, "--set", "train.steps=21")
+    wait_for(lambda: list((tiny(repo)/".snakemake"/"locks").glob("*")), p)
     time.sleep(1.5)
-    p.send_signal(signal.SIGINT)
-    out = p.communicate(timeout=60)[0]
-    assert p.returncode == 3 and "The same command goes on" in out and "Traceback" not in out
+    p.kill(signal.SIGINT)
+    code, out = p.wait()
+    assert code == 3 and "The same command goes on" in out and "Traceback" not in out
     assert study("--cores", 2)[0] == 0
 
 
 def test_study_after_a_kill(repo):
     words = ["study", "--profile", "tiny", "--cores", "1", "--set", "train.steps=101"]
-    p = subprocess.Popen([sys.executable, "-c", "from fesgan.app.cli import app; app()", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time()+60
-    while not list((repo/".snakemake"/"locks").glob("*")) and time.time() < deadline: time.sleep(.2)
+    p = program(*words)
+    wait_for(lambda: list((tiny(repo)/".snakemake"/"locks").glob("*")), p)
     fails(*words, says="Another study runs in")
-    for pid in [p.pid, *working(repo)]: os.kill(pid, signal.SIGKILL)
-    p.wait(timeout=10)
+    for pid in [p.pid, *working(tiny(repo))]: os.kill(pid, signal.SIGKILL)
+    p.wait()
     code, out = study("--cores", 2)
     assert code == 0 and "no process holds it" in out
 

@@ -1,11 +1,14 @@
 """The graph itself, with a papermill that pretends: what is due, in which order, with which names, and what is void when a step fails."""
-import json, os, subprocess, sys
+import json, os, sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from fesgan.app.study import job_environment, save_settings, snakemake_command
+from snakemake.cli import main as snakemake
+
+from fesgan.app.command import job_environment, save_settings, snakemake_command
+from runs import Forked
 
 ROOT = Path(__file__).parents[1]
 PAPERMILL = f"""#!{sys.executable}
@@ -42,7 +45,7 @@ else:
 """
 PROFILE = dict(name="tiny.1", title="Tiny", groups=dict(trained=["toy", ""]), data=dict(dataset="rendered", size=32), judge=dict(seeds=[5, 6]),
                variants=dict(usgan=dict(system="usgan"), sargan=dict(system="sargan")), train=dict(steps=10), seeds=[0, 1], views=["20_table_usgan"],
-               evaluate=dict(trained=4, sweep=4), ablations={"10_block": [["usgan", "sargan"]]})
+               evaluate=dict(trained=4, sweep=4), ablations=dict(block=[["usgan", "sargan"]]))
 
 
 class Study:
@@ -60,10 +63,10 @@ class Study:
         profile, config = self.folder/"tiny.yaml", dict(work=str(self.work.parent)) | config
         profile.write_text(yaml.safe_dump(self.profile, sort_keys=False))
         env = job_environment(1)
-        env |= dict(PATH=f"{self.folder/'bin'}{os.pathsep}{env['PATH']}", TOLD=str(self.told), KILLED=killed, PYTHONPATH=str(ROOT))
-        command = snakemake_command(profile, save_settings(config, ROOT), cores, again=again, extra=["--nolock"])
-        self.said = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-        return self.said.returncode
+        env |= dict(PATH=f"{self.folder/'bin'}{os.pathsep}{env['PATH']}", TOLD=str(self.told), KILLED=killed)
+        command = snakemake_command(profile, save_settings(config, self.work), cores, again=again)
+        code, self.said = Forked(snakemake, command[3:], **env).wait()          # [python, -m, snakemake, ...]
+        return code
 
     @property
     def asked(self): return [json.loads(line) for line in self.told.read_text().splitlines()] if self.told.exists() else []
@@ -79,14 +82,14 @@ def study(tmp_path): return Study(tmp_path)
 def done(tmp_path_factory):
     "A finished study; each test that breaks it leaves it whole."
     study = Study(tmp_path_factory.mktemp("done"))
-    assert study() == 0, study.said.stderr[-3000:]
+    assert study() == 0, study.said[-3000:]
     return study
 
 
 def test_a_folder_with_blanks_quotes_and_a_dot(tmp_path):
     study = Study(tmp_path, work="it's $(touch pwned) a; work")
     study.profile = PROFILE | dict(title="it's \"$(touch pwned)\"")
-    assert study() == 0, study.said.stderr[-3000:]
+    assert study() == 0, study.said[-3000:]
     assert study.page() == "4" and not list(tmp_path.rglob("pwned")) and not (ROOT/"pwned").exists()
     assert study() == 0 and not study.asked                                     # nothing to do
 
@@ -97,7 +100,8 @@ def test_order_judges_members_and_manifest(done):
         "usgan/seed0", "sargan/seed0", "usgan/seed1", "sargan/seed1"]           # first seeds first, in the profile's order
     assert {(p["name"], p["seed"]) for b, p, _ in study.asked if b == "01_judge"} == {("judge", 5), ("judge-1", 6)}
     all_four = [f"{v}/seed{s}" for v in ("usgan", "sargan") for s in (0, 1)]
-    assert all(p["members"] == all_four for b, p, _ in study.asked if b in ("10_block", "20_table_usgan"))
+    assert [p["members"] for b, p, _ in study.asked if b in ("10_ablation", "20_table_usgan")] == [all_four]*2
+    assert next((p["question"], p["pairs"]) for b, p, _ in study.asked if b == "10_ablation") == ("block", [["usgan", "sargan"]])
     assert study.asked[-1][1]["members"] == dict(trained=all_four)
     runs = json.loads((study.work/"manifest.json").read_text())["runs"]
     assert runs["trained/usgan/seed1"] == dict(group="trained", variant="usgan", seed=1, fields=dict(system="usgan", steps=10))
@@ -106,7 +110,7 @@ def test_order_judges_members_and_manifest(done):
 def test_a_renamed_variant_leaves_the_tables(study):
     study()
     study.profile = PROFILE | dict(variants={"usgan": dict(system="usgan"), "sarb": dict(system="sargan")}, ablations={})
-    assert study() == 0, study.said.stderr[-3000:]
+    assert study() == 0, study.said[-3000:]
     assert study.page() == "4" and (study.work/"trained"/"sargan"/"seed0").is_dir() # kept, and in no table
     assert set(json.loads((study.work/"manifest.json").read_text())["runs"]) == {f"trained/{v}/seed{s}" for v in ("usgan", "sarb") for s in (0, 1)}
 
@@ -138,7 +142,7 @@ def test_a_sweep_holds_its_own_rows(study, tmp_path):
     study.profile = PROFILE | dict(variants={}, ablations={}, seeds=[0])
     for name, rows in (("one", "usgan,1,2,0\nusgan,1,3,0\nusgan,10,2,7\n"), ("two", "usgan,30,2,0\n")):
         (tmp_path/f"{name}.csv").write_text("system,l_cyc,evaluate.limit,seed\n" + rows)
-        assert study(sweep=str(tmp_path/f"{name}.csv")) == 0, study.said.stderr[-3000:]
+        assert study(sweep=str(tmp_path/f"{name}.csv")) == 0, study.said[-3000:]
         swept = next(p for b, p, _ in study.asked if b == "40_sweep")
         assert len(swept["members"]) == len(rows.splitlines()) and study.page() == str(len(swept["members"]))
         if name == "one":
@@ -150,4 +154,4 @@ def test_a_sweep_holds_its_own_rows(study, tmp_path):
 def test_a_hostile_cell_is_refused_by_the_graph_too(study, tmp_path):
     (tmp_path/"s.csv").write_text("system,l_cyc\nusgan,1$(touch pwned)\n")
     assert study(sweep=str(tmp_path/"s.csv")) == 1 and not study.asked
-    assert "is not allowed: a cell is a number" in study.said.stderr+study.said.stdout and not (ROOT/"pwned").exists()
+    assert "is not allowed: a cell is a number" in study.said and not (ROOT/"pwned").exists()

@@ -11,7 +11,7 @@ import pytest
 from pytest_notebook.nb_regression import NBRegressionFixture
 
 ROOT = Path(__file__).parents[1]
-READ = ["index", "study/20_table_usgan", "study/21_table_sargan", "study/12_skip"]
+READ = ["index", "study/20_table_usgan", "study/21_table_sargan", "study/10_ablation"]
 IGNORED = ("/metadata/language_info", "/metadata/widgets", "/metadata/kernelspec", "/cells/*/execution_count", "/cells/*/outputs/*/execution_count", "/cells/*/outputs/*/data/image/png")
 # Another processor may round the last digits otherwise: two digits behind the point must agree.
 ROUNDED = (("/cells/*/outputs/*/data/text/plain", r"(\d\.\d\d)\d+", r"\1"), ("/cells/*/outputs/*/data/text/html", r"(\d\.\d\d)\d+", r"\1"),

@@ -15,7 +15,7 @@ from runs import fails
 ROOT = Path(__file__).parents[1]
 PROFILE = dict(name="mine", title="Mine", groups=dict(trained=["toy", "ten updates."]), data=dict(dataset="rendered", size=32),
                judge=dict(settings=dict(epochs=1, image_size=32)), variants={"usgan": dict(system="usgan"), "usgan-6": dict(system="usgan", blocks=6)},
-               train=dict(image_size=32, width=8, critic_width=8, steps=10), ablations={"11_depth": [["usgan", "usgan-6"]]}, views=["20_table_usgan"])
+               train=dict(image_size=32, width=8, critic_width=8, steps=10), ablations={"depth": [["usgan", "usgan-6"]]}, views=["20_table_usgan"])
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ WRONG = [ # changed keys, what is said
     (dict(train=dict(stepz=5)), "train: key 'stepz' is not known"), (dict(train=dict(steps=0)), "steps=0 is not allowed"), (dict(train=dict(steps=1.5)), "steps=1.5 is not allowed"), (dict(train=dict(lr=0)), "lr="),
     (dict(data=dict(dataset="kdeff")), "data set 'kdeff' is not known"), (dict(data=dict(dataset="kdef")), "data.folder: nothing is said"), (dict(data=dict(dataset="rendered", sizes=3)), "key 'sizes' is not known"),
     (dict(data=dict(dataset="rendered", limit=0)), "data.limit: 0 is not allowed"), (dict(data=dict(dataset="rendered", crop="round")), "data.crop: 'round'"), (dict(data=[]), "data: [] is not allowed"),
-    (dict(ablations={"11_depth": [["usgan", "usgn"]]}), "ablations.11_depth: ['usgan', 'usgn'] is not known"), (dict(ablations={"11_dept": [["usgan", "usgan-6"]]}), "'11_dept' is not known"),
-    (dict(ablations={"11_depth": [["usgan"]]}), "ablations.11_depth.0"), (dict(views=["20_tabel"]), "'20_tabel' is not known"), (dict(views=["../../x"]), "views.0: '../../x' is not allowed"),
+    (dict(ablations={"depth": [["usgan", "usgn"]]}), "ablations.depth: ['usgan', 'usgn'] is not known"), (dict(ablations={"dept": [["usgan", "usgan-6"]]}), "question 'dept' is not known"),
+    (dict(ablations={"depth": [["usgan"]]}), "ablations.depth.0"), (dict(ablations={"10_block": [["usgan", "usgan-6"]]}), "question 'block' is about block, which is 'residual' on both sides"), (dict(views=["20_tabel"]), "'20_tabel' is not known"), (dict(views=["../../x"]), "views.0: '../../x' is not allowed"),
     (dict(views=["32_gallery"], pictures=False), "32_gallery shows faces"), (dict(views=["23_table_augment"]), "needs `augment`"), (dict(groups={}), "groups.trained is missing"),
     (dict(groups=dict(trained=["tiny", ""])), "size 'tiny' is not known"), (dict(groups=dict(mine=["toy", ""])), "groups.mine"), (dict(shipped=["nobody"], groups=PROFILE["groups"] | dict(shipped=["toy", ""])), "entry 'nobody' is not known"),
     (dict(evaluate=dict(trained="all")), "evaluate.trained: 'all' is not allowed"), (dict(evaluate=dict(trianed=3)), "key 'trianed' is not known"), (dict(judge=dict(settings=dict(epoch=1))), "field of JudgeSettings 'epoch' is not known"),

@@ -11,6 +11,7 @@ from runs import same
 from slurm import OPTIONS, missing, slurm
 
 ROOT = Path(__file__).parents[1]
+GENERATOR = "trained/usgan/seed1/generator.safetensors" # in the study's folder
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())} (apt-get install slurm-wlm munge)")
 
 
@@ -58,7 +59,7 @@ def test_graph_on_two_nodes(cluster, work):
 def test_node_dies_in_a_training(cluster, work):
     fields = [w for f in ("seeds=[1]", "train.steps=300", "train.save_every=20", "train.sample_every=20") for w in ("--set", f)]
     def folder(runs): return work/runs/"toy"/"trained"/"usgan"/"seed1"
-    run, start = study(cluster, work, *fields, "--on", "slurm", "--", folder("runs")/"generator.safetensors", *OPTIONS), time.monotonic()
+    run, start = study(cluster, work, *fields, "--on", "slurm", "--", GENERATOR, *OPTIONS), time.monotonic()
     while len(read_history(folder("runs"))) < 12:                               # 60 of 300 updates: checkpoints lie there
         assert run.poll() is None and time.monotonic()-start < 200, run.communicate()[0]
         time.sleep(.2)
@@ -71,5 +72,5 @@ def test_node_dies_in_a_training(cluster, work):
     assert "FAILED" not in said and "1/1 trained/usgan/seed1 trained" in said, said
     assert first.stat().st_mtime < killed                                       # it went on: the first picture is still the first training's
     shutil.copytree(work/"runs"/"toy"/"faces", work/"whole"/"toy"/"faces")
-    ended(study(cluster, work, *fields, "--cores", "2", "--", folder("whole")/"generator.safetensors", runs="whole")) # the same on this machine, without a break
+    ended(study(cluster, work, *fields, "--cores", "2", "--", GENERATOR, runs="whole")) # the same on this machine, without a break
     same(folder("runs"), folder("whole"))

@@ -1,5 +1,5 @@
 """A run is the same however often it is interrupted, and what goes wrong is said."""
-import subprocess, sys
+import resource, signal, socket, subprocess, sys
 from functools import partial
 
 import pandas as pd
@@ -13,7 +13,7 @@ from fesgan.models.edit import edit_all
 from fesgan.models.generator import load_generator
 from fesgan.training.systems import get_system
 from fesgan.training.trainer import CHECKPOINTS, State, launch, load_checkpoint, mine, read_history, train, update, updater
-from runs import ROOT, STEPS, program, same, terms, train_and_kill
+from runs import ROOT, STEPS, Forked, same, terms, train_and_kill
 
 
 def faces(n=24, size=32):
@@ -65,10 +65,12 @@ def test_full_disk_is_explained_and_goes_on(whole, tmp_path):
     "Files above a limit cannot be written, as on a full disk; without the limit the run goes on."
     folder = train(toy(), faces(), tmp_path/"run", **STEPS | dict(steps=20))
     saved = [(folder/c).read_bytes() for c in CHECKPOINTS]
-    code = (f"import sys, signal, resource; sys.path.insert(0, 'tests')\nfrom test_trainer import *\nfrom pathlib import Path\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            f"resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\ntry: train(toy(), faces(), Path({str(folder)!r}), **STEPS)\nexcept FesganError as e: print(e)")
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert "cannot be written to (File too large). Make room" in run.stdout, run.stderr[-500:]
+    def full():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        train(toy(), faces(), folder, **STEPS)
+    code, said = Forked(full).wait()
+    assert code == 1 and "FesganError" in said and "cannot be written to (File too large). Make room" in said, said[-500:]
     assert [(folder/c).read_bytes() for c in CHECKPOINTS] == saved and not [p for p in folder.iterdir() if p.name.startswith(".")]
     same(train(toy(), faces(), folder, **STEPS), whole)
 
@@ -94,10 +96,12 @@ def test_no_memory(tmp_path):
 
 
 def test_two_processes_are_one(whole, tmp_path):
-    "Two processes that share every batch do what one does with the whole batch; the sums differ in their last digits only."
-    (tmp_path/"run.py").write_text(program("test_trainer", tmp_path/"two", "STEPS | dict(steps=20)"))
-    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path/"run.py")], cwd=ROOT, capture_output=True, text=True, timeout=180)
-    assert run.returncode == 0, run.stderr[-800:]
+    "Two processes as torchrun starts them, which share every batch, do what one does with the whole batch; the sums differ in their last digits only."
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        told = dict(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", GROUP_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1]), TORCHELASTIC_RUN_ID="test")
+    runs = [Forked(lambda: train(toy(), faces(), tmp_path/"two", **STEPS | dict(steps=20)), RANK=r, LOCAL_RANK=r, **told) for r in "01"]
+    for code, said in [run.wait() for run in runs]: assert code == 0, said[-800:]
     for one, two in zip(terms(whole)[:4], terms(tmp_path/"two"), strict=True): assert one == pytest.approx(two, abs=1e-3)
 
 

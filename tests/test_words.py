@@ -127,7 +127,7 @@ def test_fields_that_differ_are_computed(tmp_path):
     [c] = study.compare(folders, [["usgan", "sargan"]], "block", tmp_path, "SARB")
     assert c.fields.to_numpy().tolist() == [["epochs", "350", "400"], ["padding", "zeros", "reflect"], ["block", "residual", "sarb"]] or set(c.fields.field) == {"epochs", "padding", "block"}
     assert "epochs (350, 400)" in c.sentences[0] and "padding (zeros, reflect)" in c.sentences[0]
-    assert not cell("10_block", "differ in nothing else") and cell("10_block", "c.fields")
+    assert not cell("10_ablation", "differ in nothing else") and cell("10_ablation", "c.fields")
 
 
 def test_augment_says_what_the_paper_prints():

@@ -7,8 +7,8 @@ __all__ = ['Name', 'Folder', 'Count', 'Seed', 'Seeds', 'SEEDS', 'Scalars', 'View
            'Views', 'Seconds', 'OPTIONS', 'EVALUATION', 'CELL', 'RUN_KEYS', 'repository', 'find_profile', 'Part',
            'Data', 'JudgePart', 'Augment', 'TestFaces', 'Profile', 'at', 'sentence', 'checked', 'read_profile',
            'settings', 'merged', 'read_sweep', 'sweep_folder', 'study_runs', 'study_folders', 'run_system',
-           'check_runs', 'check_sweep', 'check_judges', 'check_data', 'check_files', 'check_values', 'schema',
-           'write_schema']
+           'check_runs', 'check_ablations', 'check_sweep', 'check_judges', 'check_data', 'check_files', 'check_values',
+           'schema', 'write_schema']
 
 # %% ../../nbs/app/00_profiles.ipynb #15c18992
 import csv, json, os, re, reprlib
@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 import fesgan
 from ..data.faces import CROPS
 from ..files import FesganError, choose, read_yaml
+from ..reporting.questions import check_sides, find_question
 
 # %% ../../nbs/app/00_profiles.ipynb #66f5b573
 def repository()->Path: # the folder with Snakefile, profiles/ and nbs/
@@ -62,7 +63,7 @@ Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_different)]
 SEEDS = "a list of whole numbers from 0, each once, such as [0, 1, 2]"
 Scalars = dict[str, Annotated[Any, AfterValidator(_scalar)]]
 View = Annotated[str, Field(pattern=r"^[23]\d_\w+$")]
-Ablation = Annotated[str, Field(pattern=r"^1\d_\w+$")]
+Ablation = Annotated[str, Field(pattern=r"^(1\d_)?[a-z]\w*$"), AfterValidator(lambda name: re.sub(r"^1\d_", "", name))]
 Pair = Annotated[list[Name], Field(min_length=2, max_length=2)]
 RULES = ("prepare", "judge", "train", "adopt", "share", "evaluate", "augment", "answer", "publish") # of the Snakefile
 
@@ -127,7 +128,7 @@ class Profile(Part):
     minutes: Count = Field(60, description="longest time of a training on a cluster, minutes, 1 or more")
     inception: str | None = Field(None, description="a file with Inception's weights, for FID")
     evaluate: TestFaces = Field(TestFaces(), description="test faces that are measured: trained, shipped, sweep")
-    ablations: dict[Ablation, list[Pair]] = Field({}, description="notebook nbs/study/1x: pairs [baseline, variant]")
+    ablations: dict[Ablation, list[Pair]] = Field({}, description="question: pairs [baseline, variant]")
     views: Views = Field([], description="a list of notebooks nbs/study/2x and 3x")
     pictures: bool = Field(True, description="true or false: may faces be shown?")
     seconds: Seconds = Field({}, description="rule: seconds, for the time left")
@@ -148,10 +149,11 @@ def _known_sizes(p): # a Profile
 
 def _known_pairs(p): # a Profile
     "Both sides of an ablation are in one group."
-    for book,pairs in p.ablations.items():
+    for name,pairs in p.ablations.items():
+        with at("ablations"): find_question(name)
         for pair in pairs:
             if not any(set(pair) <= set(names) for names in (p.variants, p.shipped)):
-                raise FesganError(f"ablations.{book}: {pair} is not known; choose two of the variants "
+                raise FesganError(f"ablations.{name}: {pair} is not known; choose two of the variants "
                                   f"{', '.join(p.variants)}, or two of the shipped {', '.join(p.shipped) or '(none)'}.")
 
 def _possible_views(p): # a Profile
@@ -331,6 +333,18 @@ def check_runs(profile:dict, # checked
         with at(f"{where}, variants.{name}"): run_system(said)
         with at(f"{where}, train, as variants.{name} uses it"): run_system(profile.get("train", {}) | said)
 
+# %% ../../nbs/app/00_profiles.ipynb #ecc3d081
+def check_ablations(profile:dict, # checked
+                    where # its file
+                   )->None:
+    "Ask whether the variants of every ablation differ in what it is about; runs that ship are asked by its notebook."
+    from fesgan.training.systems import as_params
+    common,variants = profile.get("train", {}),profile.get("variants", {})
+    for name,pairs in profile.get("ablations", {}).items():
+        for pair in (p for p in pairs if set(p) <= variants.keys()):
+            sides = [as_params(run_system(common | variants[v])) for v in pair]
+            with at(f"{where}, ablations.{name}, {' and '.join(pair)}"): check_sides(name, *sides)
+
 # %% ../../nbs/app/00_profiles.ipynb #dd4f4ace
 def check_sweep(path, # a csv, see `read_sweep`
                 profile:dict=None # checked; then columns and values are asked for, too
@@ -387,8 +401,7 @@ def check_files(profile:dict, # checked
                 root:Path # the repository
                )->None:
     "Look for the notebooks, generators and weights that a profile names."
-    for key,kind in (("views", "nbs/study/[23]*.ipynb"), ("ablations", "nbs/study/1*.ipynb"),
-                     ("shipped", "data/models/*.safetensors")):
+    for key,kind in (("views", "nbs/study/[23]*.ipynb"), ("shipped", "data/models/*.safetensors")):
         with at(f"{where}, {key}"):
             for name in profile.get(key, []): choose(name, sorted(p.stem for p in root.glob(kind)), "entry")
     path = profile.get("inception")
@@ -405,6 +418,7 @@ def check_values(profile:dict, # checked
     check_files(profile, where, root)
     check_judges(profile, where)
     check_runs(profile, where)
+    check_ablations(profile, where)
     if profile.get("sweep"): check_sweep(profile["sweep"], profile)
 
 # %% ../../nbs/app/00_profiles.ipynb #a5e261d8

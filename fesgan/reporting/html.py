@@ -105,7 +105,9 @@ def notebook_html(path # an .ipynb file, executed
     kinds = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/latex", "text/plain"]
     exporter = HTMLExporter(template_name="basic", embed_images=True, config=Config(NbConvertBase={"display_data_priority": kinds}))
     body,_ = exporter.from_notebook_node(nb, resources={"metadata": {"path": str(Path(path).parent)}})
-    title = next((m[1].strip() for c in nb.cells if c.cell_type == "markdown" for m in [re.search(r"^# (.+)$", c.source, re.M)] if m), Path(path).stem)
+    shown = [o.data["text/markdown"] for c in nb.cells if c.cell_type == "code" for o in c.outputs if "text/markdown" in o.get("data", {})]
+    texts = shown + [c.source for c in nb.cells if c.cell_type == "markdown"] # a heading that the notebook has computed is its title
+    title = next((m[1].strip() for text in texts for m in [re.search(r"^# (.+)$", text, re.M)] if m), Path(path).stem)
     return title,page(title, set_formulas(re.sub(r"<script\b.*?</script>", "", body, flags=re.S | re.I)), code=True)
 
 # %% ../../nbs/reporting/02_html.ipynb #d6c74108
