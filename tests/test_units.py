@@ -6,7 +6,8 @@ from fesgan.data.batches import load_faces
 from fesgan.data.catalog import counts, join_catalogs, prepare_faces, read_catalog, read_facts, subset
 from fesgan.data.expressions import EXPRESSIONS
 from fesgan.data.openface import with_openface
-from fesgan.data.rendered import expression_aus, person_rows
+from fesgan.data.pose import expression_aus
+from fesgan.data.rendered import person_rows
 from fesgan.data.units import UNIT_NUMBERS, UNITS, unit_vector
 from fesgan.files import FesganError, shipped
 from runs import fails, fesgan
@@ -243,8 +244,8 @@ def test_a_bad_expression_is_still_an_error(tmp_path):
 def test_what_is_rendered_is_what_is_written(tmp_path):
     "Rendered from its row: the landmarks of a picture are those of its units; a set can be added to."
     pytest.importorskip("vtk", reason="needs the extra [render]")
-    from fesgan.data import rendered as R
-    try: R.assets_folder()
+    from fesgan.data import meshes, person as P, rendered as R, scene as S
+    try: meshes.assets_folder()
     except FesganError as e: pytest.skip(f"needs the asset packages: {e}")
     plain = R.render_set(tmp_path/"set", n_people=1, size=32, strengths=(1.,))
     neutral = (plain/"images/person000/neutral.jpg").stat().st_mtime_ns
@@ -252,5 +253,5 @@ def test_what_is_rendered_is_what_is_written(tmp_path):
     table = pd.read_csv(plain/"catalog.csv")
     assert len(table) == 13 and (plain/"images/person000/neutral.jpg").stat().st_mtime_ns == neutral
     row = table[table.path.str.contains("mixture")].iloc[0]
-    R.write_picture(R.render(R.draw_person(0), {n: row[u] for u,n in zip(UNITS, UNIT_NUMBERS)}, R.draw_camera(0), R.draw_light(0), 32), tmp_path/"again.jpg")
+    R.write_picture(S.render(P.draw_person(0), {n: row[u] for u,n in zip(UNITS, UNIT_NUMBERS)}, P.draw_camera(0), P.draw_light(0), 32), tmp_path/"again.jpg")
     assert (tmp_path/"again.jpg").read_bytes() == (plain/row.path).read_bytes()

@@ -16,7 +16,10 @@ import numpy as np
 
 from .expressions import EXPRESSIONS
 from .faces import TEMPLATES, anchors, choose_face, find_faces, find_landmarks, read_image, similarity, soft_polygon, transform, warp
-from .rendered import Camera, Light, draw_person, expression_aus, is_test, render
+from .meshes import Light
+from .person import Camera, draw_person, is_test
+from .pose import expression_aus
+from .scene import render
 from ..files import FesganError, Progress, atomic, choose, shipped
 
 # %% ../../nbs/data/03a_transfer.ipynb #d8f8a4af
