@@ -54,15 +54,16 @@ def test_training_is_what_the_equations_say(name):
     "Ten critic and two generator updates in double precision, beside a loop written from the equations."
     system = get_system(name, width=4, critic_width=4, batch=4)
     state = State(system, people(), launch("cpu"))
-    G, D = (copy.deepcopy(m).double() for m in (state.G, state.D))
-    state.G.double(), state.D.double()
+    nets = state.nets.G, state.nets.D
+    G, D = (copy.deepcopy(m).double() for m in nets)
+    for m in nets: m.double()
     drawn = [draw(state) for _ in range(10)]
     batches = [d[0].each(lambda t: t.double() if t.is_floating_point() else t) for d in drawn]
-    alphas = [d[1].double() for d in drawn]
-    ours = [{k: v for k, v in learn(state, b, a, kind).items()} for b, a, (_, _, kind) in zip(batches, alphas, drawn)]
+    alphas = [d[1]["alpha"].double() for d in drawn]
+    ours = [{k: v for k, v in learn(state, b, dict(alpha=a), due).items()} for b, a, (_, _, due) in zip(batches, alphas, drawn)]
     assert {v.dtype for line in ours for v in line.values()} == {torch.float64}, "a loss was cut to single precision"
     theirs = plain_updates(G, D, system, batches, alphas)
     assert [line.keys() for line in ours] == [line.keys() for line in theirs] and "generator/cyc" in ours[9]
     for a, b in zip(ours, theirs): assert {k: v.item() for k, v in a.items()} == pytest.approx(b, rel=1e-10, abs=1e-12)
-    for a, b in zip((state.G, state.D), (G, D)):
+    for a, b in zip(nets, (G, D)):
         for p, q in zip(a.parameters(), b.parameters()): assert torch.allclose(p, q, rtol=0, atol=1e-10)

@@ -1,12 +1,12 @@
 "Fields of a system: what they may be, what they do, and how a label names them."
-import dataclasses, math
+import math
 
 import pytest
 import torch
 
 from fesgan.data.batches import Batches
 from fesgan.files import FesganError
-from fesgan.training.systems import FIELDS, SYSTEMS, Span, as_params, from_params, get_system, label
+from fesgan.training.systems import FIELDS, SYSTEMS, Span, as_params, changed, from_params, get_system, label
 from fesgan.training.trainer import State, launch, update
 from histories import people
 
@@ -24,8 +24,9 @@ def another(name):
 
 def test_every_changed_field_has_its_own_label():
     "Of US-GAN, where one field differs, or two, whatever is common to the others."
-    single = {k: dataclasses.replace(SYSTEMS["usgan"], **{k: another(k)}) for k in FIELDS}
-    systems = [SYSTEMS["usgan"], *single.values(), *[dataclasses.replace(s, l_cyc=3.) for k, s in single.items() if k != "l_cyc"]]
+    usgan = SYSTEMS["usgan"]
+    single = {k: changed(usgan, {k: another(k)}) for k in usgan.fields}
+    systems = [usgan, *single.values(), *[changed(s, dict(l_cyc=3.)) for k, s in single.items() if k != "l_cyc"]]
     for common in (None, {}, dict(width=8, batch=4), {k: another(k) for k in ("blocks", "l_cyc", "lr", "flip")}):
         assert len({label(s, common) for s in systems}) == len(systems)
 
@@ -51,22 +52,27 @@ def test_a_label_leaves_out_what_all_variants_share():
 def test_numbers_out_of_range(name, value):
     span = FIELDS[name].metadata["allowed"]
     if value == 2**70 and span.high == math.inf: return
-    with pytest.raises(FesganError, match=f"{name}=.* is not a (whole )?number "): get_system("usgan-paired", **{name: value})
+    owner = next(n for n, s in SYSTEMS.items() if name in s.fields)
+    with pytest.raises(FesganError, match=f"{name}=.* is not a (whole )?number "): get_system(owner, **{name: value})
 
 
 @pytest.mark.parametrize("fields,says", [
     (dict(decay_from=2), "decay_from=2.0 is not a number from 0 to 1"), (dict(beta1=2), "beta1=2.0 is not a number from 0 to 1 without 1"),
-    (dict(lr=0), "lr=0.0 is not a number above 0"), (dict(blocks=1_000_000), "blocks=1000000 is not a whole number from 1 to 100"),
+    (dict(lr=0), "lr=0.0 is not a number above 0"), (dict(blocks=1_000_000), "blocks=1000000 is not a whole number from 0 to 100"),
     (dict(blocks=1.5), "blocks=1.5 is not a whole number"), (dict(image_size=33), "33x33 pixels do not fit"), (dict(image_size=16, block="sarb"), "at least 20"),
     (dict(flip=2), "flip=2 is not true or false"), (dict(skip="no"), "choose one of: ultimate, none"), (dict(padding="circular"), "choose one of: None, zeros, reflect"),
     (dict(block="sarb", dropout="blocks"), "is for residual blocks"), (dict(moves=True, skip="none"), "moves the input"), (dict(gp_step="never"), "together, alone"),
-    *[({k: "x"}, f"field of usgan {k!r} is not known") for k in ("title", "citation", "condition", "name", "objective", "bloks")]])
+    *[({k: "x"}, f"field of usgan {k!r} is not known") for k in ("title", "citation", "phases", "name", "objective", "bloks")]])
 def test_values_that_are_refused(fields, says):
     with pytest.raises(FesganError, match=says): get_system("usgan", **fields)
 
 
 def test_a_condition_that_nobody_knows():
-    with pytest.raises(FesganError, match="condition 'au' is not known"): from_params(as_params(get_system("usgan")) | dict(condition="au"))
+    with pytest.raises(FesganError, match="condition 'mood' is not known"): from_params(as_params(get_system("usgan")) | dict(condition="mood"))
+
+
+def test_a_field_of_another_system():
+    with pytest.raises(FesganError, match="field of usgan-paired 'l_gp' is not known"): get_system("usgan-paired", l_gp=3)
 
 
 def test_params_of_every_system_come_back():
@@ -89,7 +95,7 @@ def test_penalty_has_a_step_of_its_own():
     "Twice as many steps of Adam; the first of them leaves the penalty out, and the terms before it are the same."
     one, two = state("stargan"), state("stargan", gp_step="alone")
     a, b = losses(one), losses(two)
-    def steps(s): return {int(v["step"]) for v in s.opt_D.state.values()}
+    def steps(s): return {int(v["step"]) for v in s.optimizers["D",].state.values()}
     assert steps(one) == {3} and max(steps(two)) == 6
     assert a[0]["critic/cls"] == b[0]["critic/cls"] and a[0]["critic/gp"] != b[0]["critic/gp"]
 

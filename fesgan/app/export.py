@@ -17,7 +17,7 @@ from ..data.expressions import EXPRESSIONS
 from ..data.faces import TEMPLATES, crop_face, read_image
 from ..files import FesganError, new_file, shipped
 from ..models.generator import Generator
-from ..models.edit import conditions_of
+from ..models.edit import condition, conditions_of
 
 # %% ../../nbs/app/03_export.ipynb #c9c1dbd2
 CLOSE = 1e-4 # largest difference from PyTorch, in units of [-1, 1]; a grey level is 80 times as much
@@ -70,16 +70,17 @@ def as_graph(G, # a module
 def export_onnx(model, # a generator that ships, or a run folder, see `load_model`
                 path # ends in .onnx
                )->float: # the largest difference from PyTorch
-    """Write a generator as ONNX: `face` float32 (B, 3, S, S) in [-1, 1] and `expression` float32 (B, 7) give `edited`,
+    """Write a generator as ONNX: `face` float32 (B, 3, S, S) in [-1, 1] and `expression` float32 (B, C),
+    what steers it (7 labels or 17 action units), give `edited`,
     any B; one that moves pixels gives `change` and `movement`, too."""
     path = Path(path)
     if path.suffix != ".onnx": raise FesganError(f"{path}: the name must end in .onnx.")
     new_file(path, never=own_files(model))
-    runtime,(G,params) = onnx_runtime(),load_model(model)
-    if conditions_of(G) != len(EXPRESSIONS):
+    runtime,(generator,params) = onnx_runtime(),load_model(model)
+    if conditions_of(generator) != len(EXPRESSIONS):
         raise FesganError(f"{model} has learnt several data sets together; a generator of one can be exported.")
-    G,outputs = (Parts(G).eval(),["edited", "change", "movement"]) if G.config["moves"] else (G,["edited"])
-    example = lambda n: (example_faces(n, params["image_size"]), one_hot(torch.arange(1, n+1) % 7))
+    G,outputs = (Parts(generator).eval(),["edited", "change", "movement"]) if "movement" in generator.shows else (generator,["edited"])
+    example = lambda n: (example_faces(n, params["image_size"]), condition(generator, torch.arange(1, n+1) % 7))
     made = as_graph(G, example(2), outputs)
     made.model.metadata_props.update({k: json.dumps(v) for k,v in about(params).items()})
     with written(path) as tmp:

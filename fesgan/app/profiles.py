@@ -420,7 +420,7 @@ def schema()->dict: # a JSON Schema
     from fesgan.training.systems import FIELDS, SYSTEMS, allowed
     out = Profile.model_json_schema()
     whole = {k: dict(type="integer", minimum=1, description=v) for k,v in RUN_KEYS.items()}
-    system = _json_fields(FIELDS.values(), {k: f"{f.metadata['help']}; {allowed(k)}" for k,f in FIELDS.items()})
+    system = _json_fields(FIELDS.values(), {k: f"{f.metadata['help']}; {allowed(f)}" for k,f in FIELDS.items()})
     changed = dict(type="object", additionalProperties=False, properties=whole | system)
     out["properties"]["train"] |= changed
     variant = dict(system=dict(enum=list(SYSTEMS))) | changed["properties"]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['to_float', 'to_uint8', 'one_hot', 'unit_table', 'person_numbers', 'FaceSet', 'load_faces', 'resized', 'Batch',
-           'Batches']
+           'Batches', 'check_domains', 'mirrored']
 
 # %% ../../nbs/data/04_batches.ipynb #b379e200
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from .catalog import DATASETS, read_prepared
@@ -163,8 +164,10 @@ class Batch(NamedTuple):
     x: Tensor # float32 (B, 3, H, W) in [-1, 1]
     label: Tensor # int64 (B,), the expression it shows (plus 7 times its data set, where several are learned together)
     target: Tensor # int64 (B,), the expression asked for, likewise
-    true: Tensor|None = None # float32 (B, 3, H, W): the same person really with that expression, NaN where no such face is known; None if it was not asked for
-    way: Tensor|None = None # float32 (B, 68, 4): where the true face's landmarks lie, and the way from there to those of `x`, shares of the side; likewise
+    now: Tensor # float32 (B, C), what it shows, as a condition
+    to: Tensor # float32 (B, C), what is asked for, as a condition
+    true: Tensor|None = None # float32 (B, 3, H, W): the same person really so, NaN where no such face is known
+    way: Tensor|None = None # float32 (B, 68, 4): landmarks of the true face, and the way to those of `x`, shares of the side
 
     def each(self, f # tensor -> tensor
             ): # a Batch
@@ -179,60 +182,28 @@ class Batches:
                  seed:int=0, # of everything drawn here
                  flip:bool=True, # mirror half of the faces (as the public codes do; the papers do not say it)
                  balance:bool=False, # each expression equally often, instead of each face
-                 domains:int=1, # data sets learned together: each equally often, and named in the labels; 1: however many there are, they are one
+                 domains:int=1, # data sets learned together, each equally often; 1: however many there are, they are one
                  paired:bool=False, # show the same person with the expression asked for, too, where the set knows it
-                 cross:bool=True, # with several domains, ask for expressions of the other sets, too; False: targets change places within each set
-                 augment=None # (x, bytes of all the faces, rng) -> x: what else is done to a batch, on the device; draws from rng only; paired faces come as one tall picture
+                 cross:bool=True, # with several domains, ask for expressions of the other sets, too; False: within each set
+                 augment=None, # (x, bytes of all the faces, rng) -> x: what else is done to a batch; pairs come as one tall picture
+                 values=None, # float32 (N, C), what each face shows as a condition; one-hot labels if not given
+                 jitter:float=0. # added to what is asked for, uniform on both sides of zero
                 ):
         if not len(faces): raise FesganError("There are no faces to draw batches from.")
-        known = len(faces.domains.unique())
-        if domains > 1 and known != domains:
-            raise FesganError(f"domains={domains}, but these faces come from {known} data set{'s'*(known != 1)}. Prepare {domains} together, for instance fer2013+ferg.")
-        self.faces,self.batch_size,self.flip,self.balance,self.augment = faces,batch_size,flip,balance,augment
-        self.cross,self.pairs = cross,faces.partners() if paired else None
+        check_domains(faces, domains)
+        self.faces,self.batch_size,self.flip,self.augment = faces,batch_size,flip,augment
+        self.cross,self.jitter,self.pairs = cross,jitter,faces.partners() if paired else None
         self.labels = faces.labels + len(EXPRESSIONS)*faces.domains if domains > 1 else faces.labels
-        self.groups = self.labels if balance and domains > 1 else faces.domains if domains > 1 else faces.labels if balance else None # equally often each
+        self.values = one_hot(self.labels, domains=domains) if values is None else values
+        self.groups = self._groups(balance, domains)
         self.rng = torch.Generator(faces.images.device).manual_seed(seed)
         self.order,self.drawn = self._shuffle(),0
 
-    def _shuffle(self):
-        if self.groups is None: return torch.randperm(len(self.faces), generator=self.rng, device=self.rng.device)
-        rare = 1/torch.bincount(self.groups)[self.groups]
-        return torch.multinomial(rare, len(self.faces), replacement=True, generator=self.rng)
+    def _groups(self, balance, domains): # int64 (N,), each drawn equally often; None: each face is
+        if balance: return self.labels
+        return self.faces.domains if domains > 1 else None
 
-    def _rows(self):
-        while len(self.order) < self.batch_size: self.order = torch.cat([self.order, self._shuffle()])
-        rows,self.order = self.order.split([self.batch_size, len(self.order)-self.batch_size])
-        return rows
-
-    def _exchange(self, label): # int64 (B,), whose label each row is asked for
-        order = torch.randperm(len(label), generator=self.rng, device=self.rng.device)
-        if self.cross: return order
-        sets,within = label//len(EXPRESSIONS),torch.empty_like(order)
-        within[sets.argsort(stable=True)] = order[sets[order].argsort(stable=True)]
-        return within
-
-    def next(self)->Batch:
-        "Draw the next batch."
-        rows = self._rows()
-        x,label = to_float(self.faces.images[rows]),self.labels[rows]
-        if self.flip:
-            mirrored = torch.rand(len(rows), generator=self.rng, device=self.rng.device) < 0.5
-            x = torch.where(mirrored[:,None,None,None], x.flip(3), x)
-        target = label[self._exchange(label)]
-        self.drawn += len(rows)
-        augment = lambda x: self.augment(x, self.faces.images, self.rng) if self.augment else x
-        if self.pairs is None: return Batch(augment(x), label, target)
-        there = self.pairs[rows, target % len(EXPRESSIONS)]
-        known,true = (there >= 0)[:,None,None,None],to_float(self.faces.images[there])
-        if self.flip: true = torch.where(mirrored[:,None,None,None], true.flip(3), true)
-        x,true = augment(torch.cat([x, torch.where(known, true, x)], 2)).chunk(2, 2) # what is done to a face is done to the true one
-        way = None
-        if self.faces.landmarks is not None:
-            here,true_marks = (self.faces.landmarks[i] for i in (rows, there))
-            if self.flip: here,true_marks = (torch.where(mirrored[:,None,None], torch.stack([1-m[..., 0], m[..., 1]], 2), m) for m in (here, true_marks))
-            way = torch.where(known[:, 0], torch.cat([true_marks, here-true_marks], 2), torch.nan)
-        return Batch(x, label, target, torch.where(known, true, torch.nan), way)
+    def _uniform(self, *shape): return torch.rand(*shape, generator=self.rng, device=self.rng.device)
 
     @property
     def epoch(self)->float: return self.drawn/len(self.faces)
@@ -240,3 +211,76 @@ class Batches:
     def load_state_dict(self, state):
         self.rng.set_state(state["rng"].cpu())
         self.order,self.drawn = state["order"].to(self.rng.device),state["drawn"]
+
+def check_domains(faces:FaceSet,
+                  domains:int # wanted; 1 is always fine
+                 )->None: # raises an explanation
+    "Do the faces come from as many data sets as shall be learned together?"
+    known = len(faces.domains.unique())
+    if domains > 1 and known != domains:
+        raise FesganError(f"domains={domains}, but these faces come from {known} data set{'s'*(known != 1)}. "
+                          f"Prepare {domains} together, for instance fer2013+ferg.")
+
+# %% ../../nbs/data/04_batches.ipynb #80ad3caf
+@patch
+def _shuffle(self:Batches): # int64 (N,), rows in the order of their coming
+    if self.groups is None: return torch.randperm(len(self.faces), generator=self.rng, device=self.rng.device)
+    rare = 1/torch.bincount(self.groups)[self.groups]
+    return torch.multinomial(rare, len(self.faces), replacement=True, generator=self.rng)
+
+@patch
+def _rows(self:Batches): # int64 (B,), the faces of the next batch
+    while len(self.order) < self.batch_size: self.order = torch.cat([self.order, self._shuffle()])
+    rows,self.order = self.order.split([self.batch_size, len(self.order)-self.batch_size])
+    return rows
+
+@patch
+def _exchange(self:Batches, label): # int64 (B,), whose label each row is asked for
+    order = torch.randperm(len(label), generator=self.rng, device=self.rng.device)
+    if self.cross: return order
+    sets,within = label//len(EXPRESSIONS),torch.empty_like(order)
+    within[sets.argsort(stable=True)] = order[sets[order].argsort(stable=True)]
+    return within
+
+# %% ../../nbs/data/04_batches.ipynb #2b145df6
+def mirrored(t:Tensor, # (B, 3, H, W) pictures, or (B, 68, 2) landmarks as shares of the side
+             which:Tensor # bool (B,)
+            )->Tensor: # the same shape
+    "Some of the pictures, or their landmarks, as in a mirror."
+    if t.ndim == 4: return torch.where(which[:, None, None, None], t.flip(3), t)
+    return torch.where(which[:, None, None], torch.stack([1-t[..., 0], t[..., 1]], 2), t)
+
+@patch
+def next(self:Batches)->Batch:
+    "Draw the next batch."
+    rows = self._rows()
+    x,label = to_float(self.faces.images[rows]),self.labels[rows]
+    flipped = self._uniform(len(rows)) < 0.5 if self.flip else torch.zeros_like(rows, dtype=torch.bool)
+    x = mirrored(x, flipped)
+    order = self._exchange(label)
+    self.drawn += len(rows)
+    now = self.values[rows]
+    to = now[order]
+    if self.jitter: to = to + self.jitter*(2*self._uniform(*to.shape)-1)
+    true,way = self._truth(rows, label[order], flipped) if self.pairs is not None else (None, None)
+    x,true = self._augmented(x, true)
+    return Batch(x, label, label[order], now, to, true, way)
+
+# %% ../../nbs/data/04_batches.ipynb #af8a57fd
+@patch
+def _truth(self:Batches, rows, target, flipped): # (B, 3, H, W) and (B, 68, 4), NaN where nobody knows
+    there = self.pairs[rows, target % len(EXPRESSIONS)]
+    known = (there >= 0)[:, None, None]
+    true = torch.where(known[..., None], mirrored(to_float(self.faces.images[there]), flipped), torch.nan)
+    if self.faces.landmarks is None: return true,None
+    here,marks = (mirrored(self.faces.landmarks[i], flipped) for i in (rows, there))
+    return true,torch.where(known, torch.cat([marks, here-marks], 2), torch.nan)
+
+@patch
+def _augmented(self:Batches, x, true): # the same shapes
+    if self.augment is None: return x,true
+    if true is None: return self.augment(x, self.faces.images, self.rng),None
+    known = ~true.isnan()
+    both = torch.cat([x, torch.where(known, true, x)], 2)
+    x,true = self.augment(both, self.faces.images, self.rng).chunk(2, 2)
+    return x,torch.where(known, true, torch.nan)

@@ -27,7 +27,8 @@ from .recognition import recognise, save_recognition
 from .statistics import subjects, summary
 from ..files import FesganError, atomic, read_yaml, sha256
 from ..models.blocks import count_macs, count_parameters
-from ..models.edit import condition, edit_faces, in_domain
+from ..models.conditions import steering
+from ..models.edit import condition, edit_faces
 from ..training.shipped import checked_size, generator_file, load_run
 
 # %% ../../nbs/evaluation/06_edits.ipynb #6783ac3f
@@ -167,8 +168,7 @@ def edit(generator, # maps (x, condition) to an edited face
          task:Task # what is asked
         ): # uint8 (n,3,S,S)
     "Let a generator do the task."
-    domains = task.faces.domains[torch.tensor(task.rows)].cpu()
-    return edit_faces(generator, task.sources, in_domain(generator, task.targets, domains))
+    return edit_faces(generator, task.sources, steering(generator, task.faces, task.rows, task.targets))
 
 def measure_edits(generator, # maps (x, condition) to an edited face
                   task:Task, # what is asked

@@ -17,7 +17,8 @@ import torch
 from ..data.batches import FaceSet
 from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, Progress, atomic
-from ..models.edit import edit_faces, in_domain
+from ..models.conditions import steering
+from ..models.edit import edit_faces
 from .expression import confusion, train_judge
 from .jury import JURY, own_judges
 from .statistics import paired, subjects, summary
@@ -60,12 +61,14 @@ def recognise(generator, # maps (x, condition) to an edited face
     "Let judges read every edit of every face, and the faces."
     if not judges: raise FesganError("There is no judge to read the edits; give at least one, for instance dict(judge=load_judge(path)).")
     targets = np.array([EXPRESSIONS.index(e) for e in faces.expressions])
-    reads,domains = {name: np.zeros((len(faces), len(targets)), np.int64) for name in judges},faces.domains
+    reads = {name: np.zeros((len(faces), len(targets)), np.int64) for name in judges}
     with Progress(len(faces)*len(targets), "edits read") as progress:
         for start in range(0, len(faces), chunk):
             part = faces.images[start:start+chunk]
+            rows = torch.arange(start, start+len(part))
             for column,target in enumerate(targets):
-                edits = edit_faces(generator, part, in_domain(generator, torch.full((len(part),), int(target)), domains[start:start+chunk]), dtype=dtype)
+                told = steering(generator, faces, rows, torch.full_like(rows, int(target)))
+                edits = edit_faces(generator, part, told, dtype=dtype)
                 for name,judge in judges.items(): reads[name][start:start+chunk, column] = judge.predict(edits)[0]
                 progress.update(len(part))
     return Recognition(faces.catalog.row.to_numpy(), pd.factorize(subjects(faces.catalog))[0], faces.labels.cpu().numpy(), targets,
@@ -171,7 +174,8 @@ def with_edits(faces:FaceSet, # training faces, at the generator's size
     own = torch.searchsorted(targets, faces.labels.cpu())
     step = torch.randint(1, len(targets), (len(faces),), generator=torch.Generator().manual_seed(seed))
     wanted = targets[(own+step) % len(targets)]
-    return FaceSet(torch.cat([faces.images, edit_faces(generator, faces.images, in_domain(generator, wanted, faces.domains.cpu()))]), torch.cat([faces.labels, wanted.to(faces.labels)]),
+    edits = edit_faces(generator, faces.images, steering(generator, faces, torch.arange(len(faces)), wanted))
+    return FaceSet(torch.cat([faces.images, edits]), torch.cat([faces.labels, wanted.to(faces.labels)]),
                    pd.concat([faces.catalog]*2, ignore_index=True), faces.data_hash)
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #b12a1e1b

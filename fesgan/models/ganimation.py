@@ -32,6 +32,9 @@ def painted_change(x:torch.Tensor, # images, (B, 3, H, W)
 # %% ../../nbs/models/04_ganimation.ipynb #3c717f09
 class GANimation(nn.Module):
     "StarGAN's encoder, residual blocks and decoder with a head for colours and one for a mask."
+    condition = "au" # what steers it, a key of `CONDITIONS`
+    shows = ("mask", "colour") # keys of `maps`
+
     def __init__(self, n_conditions:int=17, # numbers in the condition: action units, or expressions
                  width:int=64, # channels after the first layer; the bottleneck has four times as many
                  blocks:int=6, # residual blocks at the bottleneck; 0: none

@@ -110,13 +110,15 @@ def residual_figure(generator, # as for `edit_faces`
     return picture_grid(cells, ["input", f"change × {scale:.2g}", f"size, 0 to {top/2:.0%}", EXPRESSIONS[target]], rows, size=1.15)
 
 # %% ../../nbs/reporting/00_grids.ipynb #19499c3e
-def attention_maps(generator, # a Generator with `sarb` blocks
+def attention_maps(generator, # one that shows `attention`, as with `sarb` blocks
                    images, # uint8 (N,3,S,S)
                    target:int # expression index
                   ): # float (N,S,S) in (0,1)
     "The SEDN's map of each face, enlarged to the face's size."
-    block = getattr(generator, "config", {}).get("block")
-    if block != "sarb": raise FesganError(f"This generator has {block or 'unknown'} blocks and so no attention map; choose one with block: sarb.")
+    shows = getattr(generator, "shows", ())
+    if "attention" not in shows:
+        raise FesganError(f"This generator has no attention map (it shows: {', '.join(shows) or 'nothing'}); choose one with "
+                          "block: sarb.")
     device = next(generator.parameters()).device
     x = to_float(as_batch(images).to(device))
     with evaluating(generator): maps = generator.attention(x, condition(generator, torch.full((len(x),), target, device=device)))

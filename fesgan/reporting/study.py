@@ -9,7 +9,7 @@ __all__ = ['ABLATION_METRICS', 'DISTANCES', 'HARDLY', 'SMALL', 'find_runs', 'by_
            'variants_answers', 'claims_verdict', 'publish_group', 'report_markdown']
 
 # %% ../../nbs/reporting/04_study.ipynb #97cec75b
-import json, os, shutil
+import json, shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..evaluation.edits import check_metrics
 from ..evaluation.jury import JURY, own_judges
 from ..evaluation.recognition import against, against_real, moved
 from ..evaluation.statistics import few, format_p, holm
-from ..files import FesganError, atomic, choose
+from ..files import FesganError, atomic, choose, temporary
 from ..models.generator import Generator, load_generator
 from .html import SIZES, html_report
 from .tables import (METRICS, ablation_table, ablation_text, answer_sentence, correct_together, differing, metric_name, nearer_table,
@@ -172,7 +172,9 @@ def nearer_verdict(edits:pd.DataFrame, # from `read_edits`
                   )->Verdict:
     "Do edits come nearer to the true face than the unchanged input is?"
     question,table = "Are the edits nearer to the true face than the unchanged input?",nearer_table(edits, references)
-    if not len(table): return Verdict(question, "undecided", "no run has references to compare with; evaluate the runs again.", len(edits), edits.subject.nunique(), int(edits.seed.nunique()))
+    if not len(table):
+        why = "of no edit is the true face known" if references is not None and len(references) else "no run has references to compare with; evaluate the runs again"
+        return Verdict(question, "undecided", f"{why}.", len(edits), edits.subject.nunique(), int(edits.seed.nunique()))
     people,seeds = int(table.people.min()),int(table.seeds.min())
     best = {label: {show(r) for r in part.to_dict("records")} for label,part in table.groupby("label", sort=False)}
     near,far = ([l for l,signs in best.items() if way in signs and -way not in signs] for way in (1, -1))
@@ -318,7 +320,7 @@ def publish_group(work, # work folder of the study
     for run in runs: check_metrics(run)
     faces = sorted(results.glob("3*.ipynb")) # the only ones with figures of the data set's faces
     if faces and not pictures: raise FesganError(f"{title} shows no faces of its data set (pictures: false), but {', '.join(p.stem for p in faces)} would. Take it out of the profile's views.")
-    new = target.with_name(f".{group}.{os.getpid()}")
+    new = temporary(target)
     shutil.rmtree(new, ignore_errors=True)
     _copy_results(work, group, new, runs)
     notebooks = sorted(results.glob("*.ipynb")) + sorted(runs[0].glob("*.ipynb")) if pictures else sorted(results.glob("[12]*.ipynb"))
@@ -335,7 +337,7 @@ def _group_markdown(out, work, group, size, detail):
     parts = [f"## {SIZES[size].split('. ')[0]}", f"> {SIZES[size]} {detail} {judge_sentence(work)}".strip(), f"The same as a page: [{group}/index.html]({group}/index.html)."]
     tables = out/group/"tables"
     for a in read_answers(work/"results"/group):
-        parts += [f"### {a['question']}"] + [f"**{t}**\n\n" + "\n".join(f"- {line}" for line in s) for t,s in a["answers"].items()]
+        parts += [f"### {a['question']}"] + [f"**{t}**\n\n" + "\n".join(f"- {line}" for line in s) for t,s in a["answers"].items() if s]
         parts += [p.read_text() for p in sorted(tables.glob(f"ablation_{a['name']}*.md"))]
     parts += [p.read_text() for p in [*sorted(tables.glob("table_*.md")), *sorted(tables.glob("sweep*.md"))]]
     return parts + [f"![{p.stem}]({group}/figures/{p.name})" for p in sorted((out/group/"figures").glob("*.png"))]

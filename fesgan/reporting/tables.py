@@ -16,7 +16,7 @@ __all__ = ['METRICS', 'TO_TRUTH', 'UNREADABLE', 'BOOKKEEPING', 'REFERENCES', 'DA
 import itertools, json, math, re
 from pathlib import Path
 import numpy as np, pandas as pd, yaml
-from ..files import FesganError, atomic, choose, shipped
+from ..files import FesganError, atomic, choose, read_yaml, shipped
 from ..evaluation.jury import JURY, own_judges
 from ..evaluation.recognition import against_real, agreement, gain, moved, read_real, recognised
 from ..evaluation.statistics import few, format_p, holm, paired, subjects, summary
@@ -62,9 +62,9 @@ UNREADABLE = (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, pd
 def _read(path, reader):
     "What `reader` makes of the file, or an error that names it."
     path = Path(path)
+    if not path.exists(): raise FesganError(f"{path} is not there; is {path.parent} the folder of a finished run?")
     try: return reader(path)
     except FesganError: raise
-    except FileNotFoundError: raise FesganError(f"{path} is not there; is {path.parent} the folder of a finished run?") from None
     except UNREADABLE as e:
         why = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise FesganError(f"{path} cannot be read: {why}. Run that step again.") from e
@@ -88,7 +88,7 @@ def _mean(name, value):
 def read_params(folder # a run folder
                )->dict: # `label` is always there
     "A run's parameters."
-    params = _read(Path(folder)/"params.yaml", lambda p: _dict(yaml.safe_load(p.read_text())))
+    params = _read(Path(folder)/"params.yaml", read_yaml)
     return {"label": params.get("system", Path(folder).name), "seed": 0, **params}
 
 # %% ../../nbs/reporting/01_tables.ipynb #4f3691bf

@@ -20,7 +20,7 @@ from ..files import FesganError, atomic, choose, own_folder, read_yaml, sha256, 
 from ..models.edit import condition
 from ..models.generator import PUBLISHED, Generator, load_generator, load_published, save_generator
 from ..provenance import save_provenance
-from .systems import PAIRED_OBJECTIVE, as_params, get_system, label
+from .systems import as_params, get_system, label
 from .trainer import read_history
 
 # %% ../../nbs/training/03_shipped.ipynb #54490525
@@ -37,7 +37,7 @@ def seen_sets(params:dict # of a run
     from fesgan.data.catalog import DATASETS
     sets = [s for s in params.get("dataset", "").split("+") if s in DATASETS]
     still = [s for s in sets if DATASETS[s].still]
-    paired = get_system(params["system"]).objective is PAIRED_OBJECTIVE # see `FaceSet.partners`
+    paired = "pairs" in get_system(params["system"]).needs # see `FaceSet.partners`
     return still if still and paired else sets
 
 def _table(head, rows): return ["| " + " | ".join(map(str, r)) + " |" for r in (head, ["---"]*len(head), *rows)]
