@@ -6,11 +6,14 @@ from fesgan.app.export import Parts
 from fesgan.files import FesganError
 from fesgan.models.edit import conditions_of, edit_all, edit_faces
 from fesgan.models.ganimation import GANimation
+from fesgan.models.generator import load_generator, save_generator
 
 
 def small(n=7, **fields):
     torch.manual_seed(0)
-    return GANimation(n, width=4, blocks=1, **fields)
+    G = GANimation(n, width=4, blocks=1, **fields)
+    G.condition = "label" if n == 7 else "au"
+    return G
 
 
 def faces(n=3, size=16):
@@ -23,6 +26,15 @@ def test_edits_by_label_like_any_other_generator():
     assert conditions_of(G) == 7 and edits.shape == (3, 7, 3, 16, 16)
     assert torch.equal(edits[:, 3], edit_faces(G, images, 3))
     assert not torch.equal(edits[:, 3], edits[:, 5]) # the label matters
+
+
+def test_edits_by_units_like_any_other_generator(tmp_path):
+    G, images = small(17), faces()
+    edits = edit_all(G, images)
+    assert conditions_of(G) == 7 and not torch.equal(edits[:, 3], edits[:, 5])
+    again = load_generator(save_generator(G, tmp_path/"G.safetensors"))
+    assert type(again) is GANimation and again.condition == "au" and again.config == G.config
+    assert torch.equal(edit_all(again, images), edits)
 
 
 def test_a_closed_mask_returns_the_faces_to_the_last_bit():
