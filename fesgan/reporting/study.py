@@ -337,8 +337,9 @@ def _group_markdown(out, work, group, size, detail):
     parts = [f"## {SIZES[size].split('. ')[0]}", f"> {SIZES[size]} {detail} {judge_sentence(work)}".strip(), f"The same as a page: [{group}/index.html]({group}/index.html)."]
     tables = out/group/"tables"
     for a in read_answers(work/"results"/group):
-        parts += [f"### {a['question']}"] + [f"**{t}**\n\n" + "\n".join(f"- {line}" for line in s) for t,s in a["answers"].items() if s]
-        parts += [p.read_text() for p in sorted(tables.glob(f"ablation_{a['name']}*.md"))]
+        said = [f"**{t}**\n\n" + "\n".join(f"- {line}" for line in s) for t,s in a["answers"].items() if s]
+        said += [p.read_text() for p in sorted(tables.glob(f"ablation_{a['name']}*.md"))]
+        parts += [f"### {a['question']}", *said] if said else []
     parts += [p.read_text() for p in [*sorted(tables.glob("table_*.md")), *sorted(tables.glob("sweep*.md"))]]
     return parts + [f"![{p.stem}]({group}/figures/{p.name})" for p in sorted((out/group/"figures").glob("*.png"))]
 
