@@ -184,7 +184,7 @@ def train(system:Annotated[str, Argument(help="A name from `fesgan systems`: usg
           steps:Annotated[int | None, Option(help="Critic updates, above 0. Default: the published schedule on these faces.", min=1)]=None,
           seed:Annotated[int, Option(help="Of weights, batches and everything else random. 0 or above.", min=0)]=0,
           device:Annotated[str, Option(help="auto (the GPU if there is one), cpu or cuda.")]="auto",
-          precision:Annotated[str, Option(help="32-true or bf16-mixed (faster on recent GPUs).")]="32-true",
+          precision:Annotated[str, Option(help="32-true, bf16-mixed, or auto: what is fastest on the device.")]="32-true",
           set_:Annotated[list[str] | None, Option("--set", metavar="FIELD=VALUE", help="A field of the system, field=value; may be repeated. All fields are listed below; `fesgan systems NAME` says what one system has.")]=None,
           save_every:Annotated[int, Option(help="Critic updates between checkpoints, above 0.", min=1)]=1000,
           replace:Annotated[bool, Option("--replace", help="If the folder holds a run with other parameters, throw it away.")]=False):
@@ -203,7 +203,7 @@ def train(system:Annotated[str, Argument(help="A name from `fesgan systems`: usg
     from fesgan.training.trainer import Stopped
     from fesgan.training.trainer import train as start
     fields,device = read_fields(set_ or []),pick_device(device)
-    choose(precision, ("32-true", "bf16-mixed"), "precision")
+    choose(precision, ("32-true", "bf16-mixed", "auto"), "precision")
     system = get_system(system, **fields)
     loaded = load_faces(faces, "train", device=device, size=system.image_size if "image_size" in fields else None)
     try: folder = start(system, loaded, out, steps=steps, seed=seed, device=device.split(":")[0], precision=precision, save_every=save_every,

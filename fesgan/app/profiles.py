@@ -123,7 +123,7 @@ class Profile(Part):
     train: Scalars = Field({}, description="fields of every variant, and steps, log_every, sample_every, save_every")
     seeds: Seeds = Field([0], description=SEEDS + ": a run of each variant for each")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the networks are")
-    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="of trainings, judges and edits")
+    precision: Literal["32-true", "bf16-mixed", "auto"] = Field("32-true", description="of trainings, judges and edits; auto: what is fastest on the device")
     gpu_mem_mb: int = Field(0, ge=0, description="megabytes of a card that a training takes, 0 or more")
     minutes: Count = Field(60, description="longest time of a training on a cluster, minutes, 1 or more")
     inception: str | None = Field(None, description="a file with Inception's weights, for FID")

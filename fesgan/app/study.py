@@ -55,6 +55,7 @@ def run_changes(there:dict, # a run's params.yaml
     system = run_system(run)
     steps = int(run.get("steps") or ("faces" in there and system.updates(there["faces"])) or there["steps"])
     here = as_params(system) | dict(seed=int(run.get("seed", 0)), steps=steps, precision=precision)
+    if precision == "auto": here.pop("precision") # a run goes on as it was begun
     changes = changed_params(there, here)
     return changes,longer(changes, here)
 
