@@ -11,7 +11,7 @@ from fesgan.reporting.html import broken_links
 from runs import study_command
 
 ROOT = Path(__file__).parents[1]
-KEPT = ("usgan", "usgan-noskip") # the fewest that answer a question; `make study` runs the demo with all of them
+KEPT = ("usgan", "usgan-6", "usgan-noskip", "sargan") # the fewest that answer all three ablations
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def work(tmp_path_factory):
     profile = yaml.safe_load((ROOT/"profiles"/"demo.yaml").read_text())
     profile |= dict(name="toy", seeds=[0], shipped=["usgan"], evaluate=dict(trained=2, shipped=2, sweep=2), judge=dict(settings=dict(epochs=1, image_size=32)), second=dict(settings=dict(arch="vgg", width=4, epochs=1, image_size=32)))
     profile["variants"] = {k: v for k, v in profile["variants"].items() if k in KEPT}
-    profile["ablations"] = dict(skip=[[*KEPT]])
+    profile["ablations"] = {k: [p for p in pairs if set(p) <= set(KEPT)] for k, pairs in profile["ablations"].items()}
     profile["views"] = ["20_table_usgan", "30_residuals"]
     profile["train"] |= dict(steps=10, log_every=5)
     profile["data"] |= dict(limit=140)
@@ -45,14 +45,15 @@ def test_progress_and_end(done):
 
 def test_report(work, done):
     out = work/"reports"/"toy"
-    for group, runs in (("trained", 2), ("shipped", 1)):
+    for group, runs in (("trained", 4), ("shipped", 1)):
         assert broken_links(out/group/"index.html") == []
         assert len(list((out/group/"runs").rglob("metrics.json"))) == runs
         assert len(pd.read_csv(out/group/"tables"/"table_usgan.csv").query("seeds != '–'")) == runs
         assert {p.suffix for p in (out/group/"figures").iterdir()} in ({".png"}, {".png", ".svg"})  # faces are not drawn
     front = (out/"README.md").read_text()
-    assert "Does the ultimate skip help?" in front and front.index("Shipped weights") < front.index("A toy run")
-    assert {p.stem for p in (out/"trained"/"tables").glob("ablation_*.tex")} == {"ablation_skip_usgan"}
+    assert all(q in front for q in ("Does the ultimate skip help?", "Do six blocks do better than one?", "Does attention in the residual block"))
+    assert front.index("Shipped weights") < front.index("A toy run")
+    assert {p.stem for p in (out/"trained"/"tables").glob("ablation_*.tex")} == {"ablation_block_usgan", "ablation_depth_usgan", "ablation_skip_usgan"}
     assert "With or without the ultimate skip?" in (out/"trained"/"index.html").read_text() # the page is called by its question
 
 
@@ -82,7 +83,7 @@ def test_failed_runs_are_due_and_finished_ones_are_kept(work, done):
     run = study(work, "--set", "train.lr=1e30")
     assert run.returncode == 2 and "trained/usgan/seed0: lr is 0.0001 there and 1e+30 here" in run.stdout+run.stderr
     run = study(work, "--set", "train.lr=1e30", "--dry-run")
-    assert run.returncode == 0 and "2 runs would be lost" in run.stdout and "trained/usgan/seed0 trained" in run.stdout
+    assert run.returncode == 0 and "4 runs would be lost" in run.stdout and "trained/usgan/seed0 trained" in run.stdout
     assert (folder/"trained"/"usgan"/"seed0"/"generator.safetensors").stat().st_mtime_ns == made
     target = folder/"trained"/"usgan"/"seed0"/"metrics.json"
     for more in ("--replace",), ():                                             # once for all: what is left is nobody's

@@ -6,7 +6,7 @@
 __all__ = ['PRESETS', 'RANGES', 'resnet18', 'vgg', 'JudgeSettings', 'judge_settings', 'judge_network', 'Reader', 'Judge',
            'augment', 'ReaderTraining', 'faces_at', 'one_epoch', 'fit', 'train_judge', 'confusion', 'save_reader',
            'save_judge', 'read_weights', 'load_reader', 'load_judge', 'judge_order', 'load_judges', 'reader_key',
-           'find_reader', 'judge_key', 'find_judge', 'obtain_judge']
+           'find_reader', 'obtain_reader', 'judge_key', 'find_judge', 'obtain_judge']
 
 # %% ../../nbs/evaluation/02_expression.ipynb #88aeafb5
 import contextlib, hashlib, json, re, sys
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import nn
 from torch.nn import functional as F
+from ..data.batches import mirrored
 from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, Progress, atomic, cache_folder, choose, keep_memory, sha256, shipped
 from .identity import as_images
@@ -172,9 +173,7 @@ def augment(x, # float (B,3,S,S)
            ): # float (B,3,S,S)
     "Mirror half of the faces and shift each by a few pixels."
     n,_,s,_ = x.shape
-    if settings.flip:
-        mirrored = (torch.rand(n, generator=rng) < .5).to(x.device)
-        x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+    if settings.flip: x = mirrored(x, (torch.rand(n, generator=rng) < .5).to(x.device))
     if not settings.shift: return x
     m = settings.shift
     at = torch.randint(0, 2*m+1, (n, 2), generator=rng).tolist()
@@ -444,6 +443,17 @@ def find_reader(key:str, # from `reader_key`
         except FesganError as e: print(f"{e} It is passed over.", file=sys.stderr)
     return None,"trained"
 
+def obtain_reader(key:str, folder:str, load, # see `find_reader`
+                  train, # without arguments: -> Reader
+                  save # (Reader, path)
+                 ): # Reader; its key; "shipped", "cached" or "trained"
+    "A reader that exists already, or one that is trained now and kept in the cache."
+    reader,origin = find_reader(key, folder, load)
+    if reader is None:
+        reader = train()
+        save(reader, cache_folder(folder)/f"{key}.safetensors")
+    return reader,key,origin
+
 # %% ../../nbs/evaluation/02_expression.ipynb #d0c36251
 def judge_key(faces, # as for `train_judge`
               seed:int=0, # of the training
@@ -471,9 +481,5 @@ def obtain_judge(faces, # as for `train_judge`
                 ): # Judge; its key; "shipped", "cached" or "trained"
     "The judge of these faces, settings and seed: shipped, from the cache, or trained and kept there."
     key = judge_key(faces, seed, precision, **settings)
-    judge,origin = find_judge(key, device)
-    if judge is None:
-        judge = train_judge(faces, seed, device, progress, test=test, checkpoint=checkpoint, precision=precision,
-                            **settings)
-        save_judge(judge, cache_folder("judges")/f"{key}.safetensors")
-    return judge,key,origin
+    train = partial(train_judge, faces, seed, device, progress, test=test, checkpoint=checkpoint, precision=precision, **settings)
+    return obtain_reader(key, "judges", partial(load_judge, device=device), train, save_judge)

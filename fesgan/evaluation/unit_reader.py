@@ -14,9 +14,9 @@ import numpy as np, torch
 from torch import nn
 
 from ..data.units import MOST, UNITS
-from .expression import (JudgeSettings, Reader, ReaderTraining, find_reader, fit, judge_network,
-                                          judge_settings, load_reader, reader_key, save_reader)
-from ..files import FesganError, cache_folder
+from .expression import (JudgeSettings, Reader, ReaderTraining, fit, judge_network,
+                                          judge_settings, load_reader, obtain_reader, reader_key, save_reader)
+from ..files import FesganError
 
 # %% ../../nbs/evaluation/02b_unit_reader.ipynb #02b0a007
 def training_means(aus # (N, 17), intensities 0 to 5, NaN: not known
@@ -150,8 +150,5 @@ def obtain_unit_reader(faces, # as for `train_unit_reader`
                       ): # UnitReader; its key; "shipped", "cached" or "trained"
     "The reader of these faces, settings and seed: shipped, from the cache, or trained and kept there."
     key = unit_reader_key(faces, seed, precision, **settings)
-    reader,origin = find_reader(key, "readers", partial(load_unit_reader, device=device))
-    if reader is None:
-        reader = train_unit_reader(faces, seed, device, progress, test, checkpoint, precision, **READER | settings)
-        save_unit_reader(reader, cache_folder("readers")/f"{key}.safetensors")
-    return reader,key,origin
+    train = partial(train_unit_reader, faces, seed, device, progress, test, checkpoint, precision, **READER | settings)
+    return obtain_reader(key, "readers", partial(load_unit_reader, device=device), train, save_unit_reader)

@@ -24,7 +24,7 @@ from ..data.units import MOST
 from ..files import FesganError
 from ..models.conditions import CONDITIONS
 from ..models.generator import load_generator
-from .systems import CLOSED, from_params
+from .systems import CLOSED, from_params, kept_share
 from .trainer import read_history, read_params
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70006
@@ -161,12 +161,11 @@ def check_mask(run:RunFacts)->Finding:
     "How much of an edit is the input?"
     masks = run.term("generator/mask")
     if not len(masks): return unseen("this system has no mask")
-    mean,penalty = early_late(masks)[1],run.params.get("l_mask")
-    keeps_input = run.params.get("mask_keeps", "input") == "input"
-    kept = mean if keeps_input else 1-mean
+    keeps,penalty = run.params.get("mask_keeps", "input"),run.params.get("l_mask")
+    kept = kept_share(early_late(masks)[1], keeps)
     text = f"{kept:.1%} of an edit is the input"
     if OPEN <= kept <= CLOSED: return fine(text)
-    larger = "larger" if keeps_input == (kept > CLOSED) else "smaller"
+    larger = "larger" if (keeps == "input") == (kept > CLOSED) else "smaller"
     trouble = "The mask has closed" if kept > CLOSED else "The mask is wide open"
     return found(f"{trouble}: {text}.", f"It does not come back by waiting. Start anew with a {larger} l_mask (now "
                  f"{penalty}), or a smaller lr (now {run.params['lr']:g}).")

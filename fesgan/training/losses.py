@@ -67,11 +67,18 @@ class Nets:
     "The networks of a run, `nets.G` and whatever else there is, and what steers them."
     modules: dict # name -> module
     condition: Condition = LABEL
-    readers: dict = field(default_factory=dict) # name -> frozen network, whose weights nobody learns
 
     def __getattr__(self, name):
         if name in self.__dict__.get("modules", ()): return self.modules[name]
         raise AttributeError(f"there is no network {name!r}")
+
+    def there(self, batch:Batch)->Tensor: # (B, C)
+        "What the generator is told, so that the faces show what is asked for."
+        return self.condition.steer(batch.now, batch.to)
+
+    def home(self, batch:Batch)->Tensor: # (B, C)
+        "What it is told, so that edited faces show again what they showed."
+        return self.condition.steer(batch.to, batch.now)
 
 @dataclass
 class Made:
@@ -154,7 +161,7 @@ def way(movement:Tensor, # (B, 2, H, W), see `Generator.parts`
 # %% ../../nbs/training/00_losses.ipynb #9fc8fdb0
 def traced_edit(nets, batch)->Made:
     "The faces as they were asked for, and where pixels came from, if they move."
-    faces,_,movement = nets.G.traced(batch.x, nets.condition.steer(batch.now, batch.to))
+    faces,_,movement = nets.G.traced(batch.x, nets.there(batch))
     return Made(faces, {} if movement is None else dict(movement=movement))
 
 def paired_terms(nets, batch, made, noise=None)->dict: # as `generator_terms`; `made` by `traced_edit`
@@ -171,7 +178,7 @@ def total_variation(mask:Tensor # (B, 1, H, W)
 
 def masked_edit(nets, batch)->Made:
     "The faces as they were asked for, and the mask they were painted through."
-    return through_mask(nets.G, batch.x, nets.condition.steer(batch.now, batch.to))
+    return through_mask(nets.G, batch.x, nets.there(batch))
 
 def through_mask(G, x:Tensor, c:Tensor)->Made:
     "A generator with a mask, once."
@@ -180,6 +187,6 @@ def through_mask(G, x:Tensor, c:Tensor)->Made:
 
 def masked_terms(nets, batch, made, noise=None)->dict: # as `generator_terms`; `made` by `masked_edit`
     "The terms of a generator with a mask: those of `generator_terms`, `mask` and `tv`."
-    again = through_mask(nets.G, made.faces, nets.condition.steer(batch.to, batch.now))
+    again = through_mask(nets.G, made.faces, nets.home(batch))
     masks = torch.cat([made.more["mask"], again.more["mask"]])
     return judged(nets, batch, made) | dict(cyc=cycle(batch.x, again.faces), mask=masks.mean(), tv=total_variation(masks))

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SHARE', 'RATE', 'COUNT', 'STEERED', 'CLOSED', 'PARTS', 'SWITCH', 'SYSTEMS', 'FIELDS', 'Span', 'setting', 'plain',
            'switch', 'StarGANNets', 'new_critic', 'GANimationNets', 'Sizes', 'Phase', 'Objective', 'StarGANObjective',
-           'PairedObjective', 'GANimationObjective', 'Schedule', 'Drawing', 'System', 'allowed', 'changed', 'system',
-           'get_system', 'fields_help', 'list_systems', 'as_params', 'from_params', 'label']
+           'PairedObjective', 'kept_share', 'GANimationObjective', 'Schedule', 'Drawing', 'System', 'allowed',
+           'changed', 'system', 'get_system', 'fields_help', 'list_systems', 'as_params', 'from_params', 'label']
 
 # %% ../../nbs/training/01_systems.ipynb #b0e43dc3
 import dataclasses, math
@@ -224,6 +224,12 @@ class PairedObjective(Objective):
 # %% ../../nbs/training/01_systems.ipynb #618dad0c
 CLOSED = .98 # share of the input in an edit above which a mask has closed
 
+def kept_share(mean:float, # of the mask
+               mask_keeps:str # what a mask of 1 shows, `input` or `colour`
+              )->float:
+    "How much of an edit is the input."
+    return mean if mask_keeps == "input" else 1-mean
+
 @dataclass(frozen=True)
 class GANimationObjective(Objective):
     "Adversarial, condition and cycle terms, and the mask's (GANimation Eq. 5-8; weights of its code)."
@@ -240,13 +246,12 @@ class GANimationObjective(Objective):
         return Phase("critic", ("D",), critic_terms),Phase("generator", ("G",), masked_terms, s.n_critic)
 
     def warning(self, s, means):
-        mean = means.get("generator/mask", .5)
-        kept = mean if s.mask_keeps == "input" else 1-mean
+        kept = kept_share(means.get("generator/mask", .5), s.mask_keeps)
         if kept < CLOSED: return ""
-        return (f"The mask has closed: {kept:.1%} of an edit is the input, so nothing will change any more. Start anew with a "
-                f"larger l_mask (now {s.l_mask:g}) or lr below {s.lr:g}." if s.mask_keeps == "input" else
-                f"The mask has closed: {kept:.1%} of an edit is the input, so nothing will change any more. Start anew with a "
-                f"smaller l_mask (now {s.l_mask:g}).")
+        remedy = (f"larger l_mask (now {s.l_mask:g}) or lr below {s.lr:g}" if s.mask_keeps == "input" else
+                  f"smaller l_mask (now {s.l_mask:g})")
+        return (f"The mask has closed: {kept:.1%} of an edit is the input, so nothing will change any more. "
+                f"Start anew with a {remedy}.")
 
 # %% ../../nbs/training/01_systems.ipynb #c1c2ff94
 @dataclass(frozen=True)
@@ -329,7 +334,7 @@ def _cast(f, value):
 @patch
 def networks(self:System)->dict: # name -> a function without arguments that makes the network
     "The networks that learn, and the generator."
-    made,learning = self.nets.make(self),{n for p in self.phases for n in p.learns}
+    made,learning = self.nets.make(self) | dict(G=self.generator),{n for p in self.phases for n in p.learns}
     return {k: f for k,f in made.items() if k == "G" or k in learning}
 
 @patch(as_prop=True)

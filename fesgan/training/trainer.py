@@ -81,7 +81,6 @@ def new_networks(system:System,
     layout = torch.channels_last if fabric.device.type == "cuda" else torch.contiguous_format
     places = SEEDS | {k: len(SEEDS)+i for i,k in enumerate(k for k in system.networks() if k not in SEEDS)}
     made = {k: build(make, seed+places[k]) for k,make in system.networks().items()}
-    made["G"].condition = system.condition
     return {k: fabric.to_device(m).to(memory_format=layout) for k,m in made.items()}
 
 class State:
@@ -161,8 +160,7 @@ def weighed(terms:dict, # name -> scalar tensor
             system:System # holds the weights
            ): # scalar tensor
     "The loss: each term times its weight."
-    weights = {k: getattr(system, f"l_{k}") for k in terms if f"l_{k}" in system.fields}
-    return sum(v*weights[k] if k in weights else v for k,v in terms.items())
+    return sum(getattr(system, f"l_{k}", 1.)*v for k,v in terms.items())
 
 # %% ../../nbs/training/02_trainer.ipynb #76421c0e
 def mine(t:torch.Tensor, # of the whole batch
