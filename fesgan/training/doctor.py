@@ -23,8 +23,9 @@ from ..data.faces import read_image
 from ..data.units import MOST
 from ..files import FesganError
 from ..models.conditions import CONDITIONS
+from ..models.ganimation import kept_share
 from ..models.generator import load_generator
-from .systems import CLOSED, from_params, kept_share
+from .systems import CLOSED, from_params
 from .trainer import read_history, read_params
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70006

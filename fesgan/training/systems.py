@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SHARE', 'RATE', 'COUNT', 'STEERED', 'CLOSED', 'PARTS', 'SWITCH', 'SYSTEMS', 'FIELDS', 'Span', 'setting', 'plain',
            'switch', 'StarGANNets', 'new_critic', 'GANimationNets', 'Sizes', 'Phase', 'Objective', 'StarGANObjective',
-           'PairedObjective', 'kept_share', 'GANimationObjective', 'Schedule', 'Drawing', 'System', 'allowed',
-           'changed', 'system', 'get_system', 'fields_help', 'list_systems', 'as_params', 'from_params', 'label']
+           'PairedObjective', 'GANimationObjective', 'Schedule', 'Drawing', 'System', 'allowed', 'changed', 'system',
+           'get_system', 'fields_help', 'list_systems', 'as_params', 'from_params', 'label']
 
 # %% ../../nbs/training/01_systems.ipynb #b0e43dc3
 import dataclasses, math
@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from ..files import FesganError, choose
 from ..models.conditions import CONDITIONS
 from ..models.critic import Critic
-from ..models.ganimation import MASK_KEEPS, GANimation
+from ..models.ganimation import MASK_KEEPS, GANimation, kept_share
 from ..models.generator import BLOCKS, DROPOUT, PADDINGS, SKIPS, Generator, check_input
 from .losses import (critic_terms, edited, generator_terms, masked_edit, masked_terms, paired_terms,
                                     penalty, perceptual_terms, scores, traced_edit)
@@ -223,12 +223,6 @@ class PairedObjective(Objective):
 
 # %% ../../nbs/training/01_systems.ipynb #618dad0c
 CLOSED = .98 # share of the input in an edit above which a mask has closed
-
-def kept_share(mean:float, # of the mask
-               mask_keeps:str # what a mask of 1 shows, `input` or `colour`
-              )->float:
-    "How much of an edit is the input."
-    return mean if mask_keeps == "input" else 1-mean
 
 @dataclass(frozen=True)
 class GANimationObjective(Objective):
