@@ -11,7 +11,7 @@ the repository.
 import os, json, re, shlex
 from pathlib import Path
 from fesgan.app.profiles import EVALUATION, checked, read_sweep, study_folders, study_runs, sweep_folder
-from fesgan.files import FesganError, atomic
+from fesgan.files import MEASURED, FesganError, atomic
 from fesgan.reporting.questions import QUESTIONS, ablation_nodes
 
 if not config: raise WorkflowError("Name a profile of the study: snakemake --configfile profiles/demo.yaml --cores 2")
@@ -36,6 +36,8 @@ os.environ.setdefault("FESGAN_HEADLESS", "1")
 # Who judges: name -> what the profile says, and a seed. `second` is optional: another network's opinion.
 JUDGES = {part + f"-{n}"*(n > 0): (config[part], seed) for part in ("judge", "second") if config.get(part)
           for n, seed in enumerate(config[part].get("seeds", [0]))}
+READER = config.get("reader")                                     # of action units, where the faces know theirs
+READERS = [f"judges/{j}.safetensors" for j in [*JUDGES, *["reader"]*(READER is not None)]]
 
 # Which runs there are: run id -> the system, what is changed in it, steps and seed; below WORK/<group>/.
 if config.get("sweep"): config["sweep"] = str(REPOSITORY/config["sweep"])
@@ -97,7 +99,7 @@ wildcard_constraints:
 localrules: all, adopt, share
 
 METRICS = [f"{r}/metrics.json" for g in GROUPS for r in members(g)]
-MADE = [f"faces/{f}" for f in ("prepare.json", "faces.npy", "catalog.csv")] + [f"judges/{j}.safetensors" for j in JUDGES]
+MADE = [f"faces/{f}" for f in ("prepare.json", "faces.npy", "catalog.csv")] + READERS
 MADE += [f"{r}/generator.safetensors" for r in [*RUNS, *SHARED, *SHIPPED]] + [f"{r}/{f}" for g in GROUPS for r in members(g) for f in ("edits.csv", "recognition.npz")]
 ANSWERS = [f"results/{g}/{n}.done" for g, n in NODES]
 
@@ -126,16 +128,35 @@ rule judge:
     resources: **CARD
     shell: "{params.command} > {log:q} 2>&1"
 
-train = node("02_train", run=lambda w: f"{w.run}/train.ipynb", faces=f"{WORK}/faces", folder=lambda w: f"{WORK}/{w.run}", fields=lambda w: RUNS[w.run],
-             common=config.get("train", {}), **WHERE)
+reader = node("01a_units", run="judges/reader.ipynb", faces=f"{WORK}/faces", settings=(READER or {}).get("settings", {}), limit=(READER or {}).get("limit"),
+              seed=(READER or {}).get("seed", 0), out=f"{WORK}/judges", **WHERE)
+
+rule reader:
+    "A network that reads action units, learnt from exact ones; its checkpoint is no output either."
+    input: nb=f"{NB}/01a_units.ipynb", faces=rules.prepare.output
+    output: "judges/reader.safetensors"
+    log: "judges/reader.log"
+    params: command=reader
+    resources: **CARD
+    shell: "{params.command} > {log:q} 2>&1"
+
+def start(run):
+    "The generator that a run starts from: that of the same seed of another variant."
+    other = RUNS[run].get("start")
+    return other and f"trained/{other}/{run.rsplit('/', 1)[1]}/generator.safetensors"
+
+def started(w): return f"{WORK}/{start(w.run)}" if start(w.run) else None
+
+train = node("02_train", run=lambda w: f"{w.run}/train.ipynb", faces=f"{WORK}/faces", folder=lambda w: f"{WORK}/{w.run}", start=started,
+             fields=lambda w: {k: v for k,v in RUNS[w.run].items() if k != "start"}, common=config.get("train", {}), **WHERE)
 
 rule train:
     """One run. Its checkpoint is no output, so that a run that was killed goes on instead of starting again.
     What was measured of the generator before goes first. The first seeds come first, in the profile's order."""
-    input: nb=f"{NB}/02_train.ipynb", faces=rules.prepare.output
+    input: nb=f"{NB}/02_train.ipynb", faces=rules.prepare.output, start=lambda w: [start(w.run)] if start(w.run) else []
     output: "{run,trained/.+|sweep/(?!.*evaluate[.]).+}/generator.safetensors"
     log: "{run}/train.log"
-    params: command=train, void=lambda w: shlex.join(f"{w.run}/{f}" for f in ("metrics.json", "edits.csv", "references.csv", "recognition.npz", "augmented.npz"))
+    params: command=train, void=lambda w: shlex.join(f"{w.run}/{f}" for f in MEASURED)
     priority: lambda w: len(RUNS)-list(RUNS).index(w.run)
     resources: **CARD
     shell: "rm -f {params.void} && {params.command} -p replace {REPLACE} > {log:q} 2>&1"
@@ -163,8 +184,10 @@ def command(w):
 MEASURE = dict(run=lambda w: f"{w.run}/evaluate.ipynb", faces=f"{WORK}/faces", judges=f"{WORK}/judges", folder=lambda w: f"{WORK}/{w.run}",
                 limit=lambda w: evaluated(w.run).get("limit", config.get("evaluate", {}).get(w.run.split("/")[0])), inception=config.get("inception"), **WHERE)
 
+READS = dict(reader=f"{WORK}/judges/reader.safetensors") if READER is not None else {}
+
 rule evaluate:
-    input: nb=f"{NB}/03_evaluate.ipynb", generator="{run}/generator.safetensors", judges=[f"judges/{j}.safetensors" for j in JUDGES], faces=rules.prepare.output
+    input: nb=f"{NB}/03_evaluate.ipynb", generator="{run}/generator.safetensors", judges=READERS, faces=rules.prepare.output
     output: "{run}/metrics.json", "{run}/edits.csv", "{run}/recognition.npz"
     log: "{run}/evaluate.log"
     params: command=command
@@ -188,7 +211,7 @@ def book(notebook):
 
 def answer_parameters(w):
     p = dict(runs=f"{WORK}/{w.group}", out=f"{WORK}/results/{w.group}", size=GROUPS[w.group][0], members=inside(w.group))
-    if w.notebook in JUDGED: p["judges"] = f"{WORK}/judges"
+    if w.notebook in (*JUDGED, "25_table_units"): p["judges"] = f"{WORK}/judges"
     if w.notebook in ABLATIONS: p["pairs"] = pairs(w.notebook, w.group)
     if book(w.notebook) == "10_ablation": p["question"] = ablation_nodes()[w.notebook]
     if w.notebook.startswith("3"): p["faces"] = f"{WORK}/faces"

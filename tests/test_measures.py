@@ -202,10 +202,10 @@ def test_a_function_is_evaluated_without_a_judge(faces, no_weights):
 
 
 def test_old_results_are_gone_before_the_work_begins(faces, run, monkeypatch):
-    for name in edits.RESULTS: (run/name).write_text("old")
+    for name in edits.EVALUATED: (run/name).write_text("old")
     monkeypatch.setattr(edits, "evaluate_generator", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt): edits.evaluate_run(run, faces)
-    assert not [name for name in edits.RESULTS if (run/name).exists()]
+    assert not [name for name in edits.EVALUATED if (run/name).exists()]
 
 
 def break_hash(run): (run/"params.yaml").write_text("label: other\n")

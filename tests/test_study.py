@@ -1,12 +1,15 @@
 """The whole demo graph at toy size, as a newcomer would start it."""
-import subprocess
+import json, subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from fesgan.evaluation.recognition import JURY, load_recognition
+from fesgan.evaluation.units import load_units
+from fesgan.files import sha256
 from fesgan.reporting.html import broken_links
 from runs import study_command
 
@@ -20,8 +23,10 @@ def work(tmp_path_factory):
     profile = yaml.safe_load((ROOT/"profiles"/"demo.yaml").read_text())
     profile |= dict(name="toy", seeds=[0], shipped=["usgan"], evaluate=dict(trained=2, shipped=2, sweep=2), judge=dict(settings=dict(epochs=1, image_size=32)), second=dict(settings=dict(arch="vgg", width=4, epochs=1, image_size=32)))
     profile["variants"] = {k: v for k, v in profile["variants"].items() if k in KEPT}
+    profile["variants"]["again"] = dict(system="usgan", start="usgan")
+    profile["reader"] = dict(settings=dict(epochs=1, width=4, image_size=32))
     profile["ablations"] = {k: [p for p in pairs if set(p) <= set(KEPT)] for k, pairs in profile["ablations"].items()}
-    profile["views"] = ["20_table_usgan", "30_residuals"]
+    profile["views"] = ["20_table_usgan", "25_table_units", "30_residuals"]
     profile["train"] |= dict(steps=10, log_every=5)
     profile["data"] |= dict(limit=140)
     (folder/"toy.yaml").write_text(yaml.safe_dump(profile))
@@ -45,7 +50,7 @@ def test_progress_and_end(done):
 
 def test_report(work, done):
     out = work/"reports"/"toy"
-    for group, runs in (("trained", 4), ("shipped", 1)):
+    for group, runs in (("trained", 5), ("shipped", 1)):
         assert broken_links(out/group/"index.html") == []
         assert len(list((out/group/"runs").rglob("metrics.json"))) == runs
         assert len(pd.read_csv(out/group/"tables"/"table_usgan.csv").query("seeds != '–'")) == runs
@@ -55,6 +60,23 @@ def test_report(work, done):
     assert front.index("Shipped weights") < front.index("A toy run")
     assert {p.stem for p in (out/"trained"/"tables").glob("ablation_*.tex")} == {"ablation_block_usgan", "ablation_depth_usgan", "ablation_skip_usgan"}
     assert "With or without the ultimate skip?" in (out/"trained"/"index.html").read_text() # the page is called by its question
+
+
+def test_a_run_starts_from_another_ones_generator(work, done):
+    trained = work/"runs"/"toy"/"trained"
+    params = yaml.safe_load((trained/"again"/"seed0"/"params.yaml").read_text())
+    assert params["start"] == sha256(trained/"usgan"/"seed0"/"generator.safetensors") and params["label"] == "US-GAN (from US-GAN)"
+
+
+def test_action_units_asked_and_read(work, done):
+    out = work/"reports"/"toy"
+    for group in ("trained", "shipped"):
+        table = pd.read_csv(out/group/"tables"/"table_units.csv").set_index("system")
+        assert list(table.index[:2]) == ["unchanged", "true face"] and "US-GAN" in table.index
+        assert (table.n == table.n["unchanged"]).all() and (table.people > 1).all()
+    assert json.loads((out/"trained"/"judges"/"reader.json").read_text())["n_test"] > 0
+    found = load_units(work/"runs"/"toy"/"trained"/"usgan"/"seed0"/"units.npz")
+    assert np.isfinite(found.asked).all() and found.edits.shape[1:] == (7, 17)
 
 
 def test_every_edit_of_every_test_face_is_read_by_judges_and_jury(work, done):
@@ -83,7 +105,7 @@ def test_failed_runs_are_due_and_finished_ones_are_kept(work, done):
     run = study(work, "--set", "train.lr=1e30")
     assert run.returncode == 2 and "trained/usgan/seed0: lr is 0.0001 there and 1e+30 here" in run.stdout+run.stderr
     run = study(work, "--set", "train.lr=1e30", "--dry-run")
-    assert run.returncode == 0 and "4 runs would be lost" in run.stdout and "trained/usgan/seed0 trained" in run.stdout
+    assert run.returncode == 0 and "5 runs would be lost" in run.stdout and "trained/usgan/seed0 trained" in run.stdout
     assert (folder/"trained"/"usgan"/"seed0"/"generator.safetensors").stat().st_mtime_ns == made
     target = folder/"trained"/"usgan"/"seed0"/"metrics.json"
     for more in ("--replace",), ():                                             # once for all: what is left is nobody's

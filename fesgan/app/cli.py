@@ -187,6 +187,7 @@ def train(system:Annotated[str, Argument(help="A name from `fesgan systems`: usg
           precision:Annotated[str, Option(help="32-true, bf16-mixed, or auto: what is fastest on the device.")]="32-true",
           set_:Annotated[list[str] | None, Option("--set", metavar="FIELD=VALUE", help="A field of the system, field=value; may be repeated. All fields are listed below; `fesgan systems NAME` says what one system has.")]=None,
           save_every:Annotated[int, Option(help="Critic updates between checkpoints, above 0.", min=1)]=1000,
+          start_from:Annotated[Path | None, Option("--start", help="Another run's folder or generator.safetensors, whose weights this one starts from.")]=None,
           replace:Annotated[bool, Option("--replace", help="If the folder holds a run with other parameters, throw it away.")]=False):
     """Train one system on prepared faces, or go on with a run that was stopped.
 
@@ -199,6 +200,7 @@ def train(system:Annotated[str, Argument(help="A name from `fesgan systems`: usg
     Ctrl-C saves the state and ends with exit code 3; the same command goes on. More --steps make a finished run longer.
     The run folder then holds generator.safetensors, history.jsonl (losses), samples/ (pictures), params.yaml and provenance.json."""
     from fesgan.data.batches import load_faces
+    from fesgan.training.shipped import generator_file
     from fesgan.training.systems import get_system
     from fesgan.training.trainer import Stopped
     from fesgan.training.trainer import train as start
@@ -207,7 +209,7 @@ def train(system:Annotated[str, Argument(help="A name from `fesgan systems`: usg
     system = get_system(system, **fields)
     loaded = load_faces(faces, "train", device=device, size=system.image_size if "image_size" in fields else None)
     try: folder = start(system, loaded, out, steps=steps, seed=seed, device=device.split(":")[0], precision=precision, save_every=save_every,
-                       replace=replace, dataset=_dataset(faces))
+                       replace=replace, dataset=_dataset(faces), start=generator_file(start_from) if start_from and start_from.is_dir() else start_from)
     except Stopped as e:
         typer.echo(str(e), err=True)
         raise typer.Exit(3) from None

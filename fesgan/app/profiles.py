@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Name', 'Folder', 'Count', 'Seed', 'Seeds', 'SEEDS', 'Scalars', 'View', 'Ablation', 'Pair', 'RULES', 'SIZES', 'Groups',
            'Views', 'Seconds', 'OPTIONS', 'EVALUATION', 'CELL', 'RUN_KEYS', 'repository', 'find_profile', 'Part',
-           'Data', 'JudgePart', 'Augment', 'TestFaces', 'Profile', 'at', 'sentence', 'checked', 'read_profile',
-           'settings', 'merged', 'read_sweep', 'sweep_folder', 'study_runs', 'study_folders', 'run_system',
-           'check_runs', 'check_ablations', 'check_sweep', 'check_judges', 'check_data', 'check_files', 'check_values',
-           'schema', 'write_schema']
+           'Data', 'JudgePart', 'ReaderPart', 'Augment', 'TestFaces', 'Profile', 'at', 'sentence', 'checked',
+           'read_profile', 'settings', 'merged', 'read_sweep', 'sweep_folder', 'study_runs', 'study_folders',
+           'run_system', 'check_starts', 'check_runs', 'check_ablations', 'check_sweep', 'check_judges', 'check_data',
+           'check_files', 'check_values', 'schema', 'write_schema']
 
 # %% ../../nbs/app/00_profiles.ipynb #15c18992
 import csv, json, os, re, reprlib
@@ -65,7 +65,7 @@ Scalars = dict[str, Annotated[Any, AfterValidator(_scalar)]]
 View = Annotated[str, Field(pattern=r"^[23]\d_\w+$")]
 Ablation = Annotated[str, Field(pattern=r"^(1\d_)?[a-z]\w*$"), AfterValidator(lambda name: re.sub(r"^1\d_", "", name))]
 Pair = Annotated[list[Name], Field(min_length=2, max_length=2)]
-RULES = ("prepare", "judge", "train", "adopt", "share", "evaluate", "augment", "answer", "publish") # of the Snakefile
+RULES = ("prepare", "judge", "reader", "train", "adopt", "share", "evaluate", "augment", "answer", "publish") # of the Snakefile
 
 # %% ../../nbs/app/00_profiles.ipynb #2fcdd99c
 class Part(BaseModel):
@@ -90,6 +90,12 @@ class JudgePart(Part):
     seeds: Seeds = Field([0], description=SEEDS + ": a network for each")
 
 # %% ../../nbs/app/00_profiles.ipynb #a695316a
+class ReaderPart(Part):
+    "A network that reads action units."
+    settings: Scalars = Field({}, description="fields of JudgeSettings that differ from READER")
+    limit: Count | None = Field(None, description="at most so many training faces, 1 or more; null: all")
+    seed: Seed = Field(0, description="of its training, a whole number from 0")
+
 class Augment(Part):
     "Classifiers that learn from real faces and edits."
     settings: Scalars = Field({}, description="`like` (small or paper), and fields of JudgeSettings that differ")
@@ -117,6 +123,7 @@ class Profile(Part):
     data: Data = Field(description="the faces: dataset, folder, size, crop, split, test_share, limit, seed")
     judge: JudgePart = Field(description="who reads the edits: settings, limit, seeds")
     second: JudgePart | None = Field(None, description="another network's opinion: settings, limit, seeds")
+    reader: ReaderPart | None = Field(None, description="a network that reads action units, where the faces know theirs: settings, limit, seed")
     augment: Augment | None = Field(None, description="classifiers that learn edits: settings, epochs, limit, seeds")
     shipped: list[Name] = Field([], description="a list of generators in data/models")
     variants: dict[Name, Scalars] = Field({}, description="name: {system: ..., and each field that is changed}")
@@ -163,6 +170,8 @@ def _possible_views(p): # a Profile
     if lacking: raise FesganError(f"variants.{lacking[0]}: its `system` is missing, for instance {{system: usgan}}.")
     if faces and not p.pictures:
         raise FesganError(f"views: {', '.join(faces)} shows faces, which pictures: false forbids; leave it out.")
+    if "25_table_units" in p.views and p.reader is None:
+        raise FesganError("views: 25_table_units needs `reader`, which may be empty: {}.")
     if "23_table_augment" in p.views and not p.augment:
         raise FesganError("views: 23_table_augment needs `augment`, for instance {epochs: 4, seeds: [0]}.")
 
@@ -316,10 +325,23 @@ def run_system(said:dict, # a run: system, changed fields, steps, seed
               ): # a System
     "The system of a run, its values checked."
     from fesgan.training.systems import FIELDS, get_system
-    for k in said: choose(k, ["system", "seed", *RUN_KEYS, *FIELDS], "key")
+    for k in said: choose(k, ["system", "seed", "start", *RUN_KEYS, *FIELDS], "key")
     for k in said.keys() & {*RUN_KEYS}: _whole(said[k], k)
     _whole(said.get("seed", 0), "seed", 0)
-    return get_system(said["system"], **{k: v for k,v in said.items() if k not in ("system", "seed", *RUN_KEYS)})
+    return get_system(said["system"], **{k: v for k,v in said.items() if k not in ("system", "seed", "start", *RUN_KEYS)})
+
+# %% ../../nbs/app/00_profiles.ipynb #75b43e3d
+def check_starts(variants:dict, # name -> system, changed fields and perhaps `start`
+                 where # their file
+                )->None:
+    "Follow every variant to the one that starts from nothing."
+    for name in variants:
+        chain = [name]
+        while (other := variants[chain[-1]].get("start")) is not None:
+            with at(f"{where}, variants.{chain[-1]}.start"):
+                choose(other, [v for v in variants if v != chain[-1]], "variant")
+                if other in chain: raise FesganError(f"{' from '.join([*chain, other])}: none of them can be the first.")
+            chain.append(other)
 
 # %% ../../nbs/app/00_profiles.ipynb #75b43e3e
 def check_runs(profile:dict, # checked
@@ -329,6 +351,7 @@ def check_runs(profile:dict, # checked
     from fesgan.training.systems import FIELDS
     with at(f"{where}, train"):
         for k in profile.get("train", {}): choose(k, [*RUN_KEYS, *FIELDS], "key")
+    check_starts(profile.get("variants", {}), where)
     for name,said in profile.get("variants", {}).items():
         with at(f"{where}, variants.{name}"): run_system(said)
         with at(f"{where}, train, as variants.{name} uses it"): run_system(profile.get("train", {}) | said)
@@ -376,7 +399,7 @@ def check_judges(profile:dict, # checked
     "Ask for the network of every judge."
     import torch
     from fesgan.evaluation.expression import judge_network, judge_settings
-    for part in ("judge", "second", "augment"):
+    for part in ("judge", "second", "reader", "augment"):
         with at(f"{where}, {part}.settings"):
             made = judge_settings(**(profile.get(part) or {}).get("settings", {}))
             choose(made.optimiser, ("adamw", "sgd"), "optimiser")
@@ -437,11 +460,12 @@ def schema()->dict: # a JSON Schema
     system = _json_fields(FIELDS.values(), {k: f"{f.metadata['help']}; {allowed(f)}" for k,f in FIELDS.items()})
     changed = dict(type="object", additionalProperties=False, properties=whole | system)
     out["properties"]["train"] |= changed
-    variant = dict(system=dict(enum=list(SYSTEMS))) | changed["properties"]
+    start = dict(type="string", description="another variant, from whose generator of the same seed this one starts")
+    variant = dict(system=dict(enum=list(SYSTEMS)), start=start) | changed["properties"]
     out["properties"]["variants"]["additionalProperties"] = changed | dict(properties=variant, required=["system"])
     judge = dict(like=dict(enum=list(PRESETS))) | _json_fields(fields(JudgeSettings), docments(JudgeSettings))
     judged = dict(additionalProperties=False, properties=judge)
-    for part in ("JudgePart", "Augment"): out["$defs"][part]["properties"]["settings"] |= judged
+    for part in ("JudgePart", "ReaderPart", "Augment"): out["$defs"][part]["properties"]["settings"] |= judged
     for key in OPTIONS[1:]: out["properties"].pop(key)
     return out
 

@@ -18,6 +18,7 @@ from .events import read_line
 # %% ../../nbs/app/00c_watch.ipynb #43fe213f
 SAYS = dict(prepare="faces prepared",
             judge="{judge} trained",
+            reader="reader of action units trained",
             train="{run} trained",
             adopt="shipped/{name} taken from data/models",
             share="{row} has its generator",

@@ -19,7 +19,7 @@ from ..evaluation.edits import check_metrics
 from ..evaluation.jury import JURY, own_judges
 from ..evaluation.recognition import against, against_real, moved
 from ..evaluation.statistics import few, format_p, holm
-from ..files import FesganError, atomic, choose, temporary
+from ..files import EVALUATED, FesganError, atomic, choose, temporary
 from ..models.generator import Generator, load_generator
 from .html import SIZES, html_report
 from .tables import (METRICS, ablation_table, ablation_text, answer_sentence, correct_together, differing, metric_name, nearer_table,
@@ -290,7 +290,7 @@ def claims_verdict(claims:pd.DataFrame, # from `variants_claims`
     return Verdict(question, "undecided" if why else every, f"{why}; {told}." if why else f"{told}.", n, people, seeds)
 
 # %% ../../nbs/reporting/04_study.ipynb #79860343
-SMALL = ("params.yaml", "provenance.json", "metrics.json", "edits.csv", "references.csv", "history.jsonl", "recognition.npz", "augmented.npz")
+SMALL = ("params.yaml", "provenance.json", "history.jsonl", *EVALUATED, "augmented.npz") # of a run
 
 def _copy_results(work, group, new, runs):
     "The small part of a group, below `new`."

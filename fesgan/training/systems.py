@@ -461,10 +461,12 @@ def _words(f, value):
 
 def label(system:System, # any system
           common:dict=None, # fields that a profile gives to all its variants: these are no changes
-          updates:int=None # length of the run, if it is another than the other variants'
+          updates:int=None, # length of the run, if it is another than the other variants'
+          start:str=None # label of the run that it starts from
          )->str: # as in "SARGAN (6 blocks, no skip)"
     "The system's title and every field that is not as published, or not as in the other variants of its profile."
     usual = changed(SYSTEMS[system.name], {k: v for k,v in (common or {}).items() if k in system.fields})
     words = [_words(f, getattr(system, k)) for k,f in system.fields.items() if getattr(system, k) != getattr(usual, k)]
     if updates is not None: words.append(f"{updates:,} updates")
+    if start is not None: words.append(f"from {start}")
     return system.title + (f" ({', '.join(words)})" if words else "")
