@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CSS', 'MATHTEXT', 'SIZES', 'NUMBERS', 'REPORT', 'stylesheet', 'page', 'math_svg', 'set_formulas', 'read_notebook',
-           'notebook_html', 'size_box', 'table_html', 'figure_html', 'provenance_table', 'convert_notebooks', 'section',
-           'html_report', 'broken_links', 'file_hashes', 'differences', 'finish_report', 'finished_report',
-           'check_target', 'publish_report']
+           'notebook_html', 'size_box', 'table_html', 'figures_in', 'figure_html', 'provenance_table',
+           'convert_notebooks', 'section', 'html_report', 'broken_links', 'file_hashes', 'differences', 'finish_report',
+           'finished_report', 'check_target', 'publish_report']
 
 # %% ../../nbs/reporting/02_html.ipynb #9548dae8
 import html, json, os, re, shutil
@@ -141,17 +141,23 @@ def table_html(path # the CSV file of `write_table`
     return f'<div id="{html.escape(path.stem)}"><p class="caption">{html.escape(caption)}</p><div class="wide">{body}</div><p class="note">{html.escape(note)} <span>({forms})</span></p></div>'
 
 # %% ../../nbs/reporting/02_html.ipynb #1cd3db2b
-def figure_html(path # the PNG file of `save_figure`
+def figures_in(folder # a group's figures
+              )->list: # paths: PNG of `save_figure`, JPEG of photographs
+    "The pictures that a report shows."
+    return sorted(p for p in Path(folder).glob("*") if p.suffix in (".png", ".jpg"))
+
+def figure_html(path # one of `figures_in`
                )->str: # HTML
     "A figure with its caption and a link to its SVG."
     from PIL import Image
     path = Path(path)
     try:
-        with Image.open(path) as image: caption,(w,h) = image.info.get("Description", "") or path.stem.replace("_", " "),image.size
+        with Image.open(path) as image:
+            about,(w,h) = image.info.get("Description") or image.getexif().get(0x010e),image.size # ImageDescription
     except OSError as e: raise FesganError(f"{path} is not a picture: {e}.") from e
-    name,caption = f"{html.escape(path.parent.name)}/{html.escape(path.stem)}",html.escape(caption)
+    name,caption = f"{html.escape(path.parent.name)}/{html.escape(path.stem)}",html.escape(about or path.stem.replace("_", " "))
     svg = f' <a href="{name}.svg">(svg)</a>' if path.with_suffix(".svg").is_file() else ""
-    return f'<figure id="{html.escape(path.stem)}"><img src="{name}.png" width="{w}" height="{h}" alt="{caption}" loading="lazy"><figcaption>{caption}{svg}</figcaption></figure>'
+    return f'<figure id="{html.escape(path.stem)}"><img src="{name}{path.suffix}" width="{w}" height="{h}" alt="{caption}" loading="lazy"><figcaption>{caption}{svg}</figcaption></figure>'
 
 # %% ../../nbs/reporting/02_html.ipynb #623cd541
 def provenance_table(runs # run folders
@@ -203,7 +209,7 @@ def html_report(folder, # the report's folder; its tables/ and figures/ are show
     "Write the report: index.html and html/."
     folder = Path(folder)
     pages = convert_notebooks(notebooks, folder/"html")
-    tables,figures = sorted((folder/"tables").glob("*.csv")),sorted((folder/"figures").glob("*.png"))
+    tables,figures = sorted((folder/"tables").glob("*.csv")),figures_in(folder/"figures")
     def link(path, name): return f'<li><a href="{html.escape(os.path.relpath(path, folder).replace(os.sep, "/"))}">{html.escape(name)}</a></li>'
     def items(lines): return f"<ul>{''.join(lines)}</ul>" if lines else ""
     verdicts = [f"<li>{html.escape(q)} <strong>{html.escape(v)}</strong>: {html.escape(why)}</li>" for q,v,why in verdicts]

@@ -21,7 +21,7 @@ from ..evaluation.recognition import against, against_real, moved
 from ..evaluation.statistics import few, format_p, holm
 from ..files import EVALUATED, FesganError, atomic, choose, temporary
 from ..models.generator import Generator, load_generator
-from .html import SIZES, html_report
+from .html import SIZES, figures_in, html_report
 from .tables import (METRICS, ablation_table, ablation_text, answer_sentence, correct_together, differing, metric_name, nearer_table,
                                      plain, read_edits, read_json, read_references, read_variants, readers_say, show, signed, to_markdown, towards, write_table)
 
@@ -341,7 +341,7 @@ def _group_markdown(out, work, group, size, detail):
         said += [p.read_text() for p in sorted(tables.glob(f"ablation_{a['name']}*.md"))]
         parts += [f"### {a['question']}", *said] if said else []
     parts += [p.read_text() for p in [*sorted(tables.glob("table_*.md")), *sorted(tables.glob("sweep*.md"))]]
-    return parts + [f"![{p.stem}]({group}/figures/{p.name})" for p in sorted((out/group/"figures").glob("*.png"))]
+    return parts + [f"![{p.stem}]({group}/figures/{p.name})" for p in figures_in(out/group/"figures")]
 
 def report_markdown(out, # reports of one profile, groups already published
                     work, # work folder of the study

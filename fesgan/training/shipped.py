@@ -28,7 +28,7 @@ LIMITS = [({"rendered"}, "It has seen rendered people, whose skin, hair and wrin
           ({"london", "moved"}, "The photographs it has seen show 82 adults of 18 to 54 years, two thirds of them under 30 and two thirds white, from the front, evenly lit: no children, no old people, no shadows."),
           ({"london"}, "In their own photographs these people are calm or smile; other expressions it knows from elsewhere."),
           ({"moved"}, "To their calm photographs every expression was given by one and the same movement, taken from rendered people, with the mouth of one. So it gives everybody the same expression, not their own.")]
-CARD_MEASURES = dict(acd=("average content distance, 0 is the same picture", 3), accuracy=("edits that the study's own judge reads as asked for", 3),
+CARD_MEASURES = dict(acd=("average content distance, 0 is the same picture", 3), accuracy=("edits that the study's own judges read as asked for", 3),
                 psnr=("PSNR against the true face, dB", 1), ssim=("SSIM against the true face", 3), colour=("distance of colours", 3))
 
 def seen_sets(params:dict # of a run
@@ -61,7 +61,7 @@ def card_text(name:str, # how it is called
         "## Measured, on people it has not seen", "", *(_table(["measure", "mean [95 % interval]", "n"], rows) if rows else ["Not yet."]), "",
         *(line for remark in card.get("remarks", []) for line in (remark, "")),
         "## For whom it works", "", *(_table(list(card["groups"][0]), [g.values() for g in card["groups"]]) if card.get("groups") else ["Not measured."]), "",
-        "`asked for` is what a classifier reads, `distance` dlib's from the input, PSNR is against the true face. Intervals come from drawing people again; groups are small, and where intervals overlap nothing is shown, neither that it is fair nor that it is not.", "",
+        "`asked for` is what the study's own judges read, `distance` dlib's from the input, PSNR is against the true face. Intervals come from drawing people again; groups are small, and where intervals overlap nothing is shown, neither that it is fair nor that it is not.", "",
         "## Limits", "", *[f"- {text}" for of,text in LIMITS if of & {*sets}], *([] if photographs else ["- It has never seen a photograph: on one it changes shades rather than a face."]),
         "- It works on faces seen from the front. The change is made at its own small size and enlarged: fine detail (teeth, single wrinkles) is not drawn, and what was there shines through.",
         "- A network's smile says nothing about what a person feels.", "",
