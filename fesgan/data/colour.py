@@ -10,7 +10,7 @@ __all__ = ['LEVEL', 'METHODS', 'moments', 'matrix_power', 'linear_transport', 'l
 import torch
 from torch import Tensor
 
-from .batches import to_float, to_uint8
+from .faceset import to_float, to_uint8
 from ..files import FesganError, choose
 
 # %% ../../nbs/data/05_colour.ipynb #e49d170a
