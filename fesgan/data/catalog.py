@@ -163,8 +163,8 @@ def check_rows(dataset:str, # a key of `DATASETS`
     first = f", for instance {excluded[0]['path']}" if excluded else ""
     d = DATASETS[dataset]
     raise FesganError(f"{root}: {what} found ({len(rows)} read, {len(excluded)} left out{reasons}{first}; {stray} "
-                      f"other files). Expected for {d.title}: {d.layout}. Name the folder that holds all of it, perhaps "
-                      "the one above.")
+                      f"other files). Expected for {d.title}: {d.layout}. Name the folder that holds all of it, "
+                      "perhaps the one above.")
 
 # %% ../../nbs/data/04_catalog.ipynb #fab4a034
 def read_one(dataset:str, # a key of `DATASETS`
