@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 import torch
 
-from fesgan.data.batches import FaceSet
+from fesgan.data.faceset import FaceSet
 from fesgan.training.systems import get_system
 from fesgan.training.trainer import read_history, train
 

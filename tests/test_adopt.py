@@ -4,8 +4,9 @@ import json, os, sys
 import pytest
 import torch
 
-from fesgan.data.batches import load_faces
-from fesgan.data.catalog import prepare_faces, read_catalog
+from fesgan.data.faceset import load_faces
+from fesgan.data.catalog import read_catalog
+from fesgan.data.prepared import prepare_faces
 from fesgan.evaluation import edits
 from fesgan.evaluation.edits import evaluate_generator
 from fesgan.files import FesganError, read_yaml, sha256

@@ -6,7 +6,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fesgan.data.catalog import (COLUMNS, catalog_hash, counts, image_paths, join_catalogs, prepare_faces, read_catalog, read_prepared, subset, unpack)
+from fesgan.data.archives import unpack
+from fesgan.data.catalog import catalog_hash, counts, image_paths, join_catalogs, read_catalog, subset
+from fesgan.data.prepared import prepare_faces, read_prepared
+from fesgan.data.readers import COLUMNS
 from fesgan.data.expressions import EXPRESSIONS
 from fesgan.files import FesganError, shipped
 
@@ -452,7 +455,7 @@ def test_prepare_skips_and_renews(tmp_path, mine):
 
 
 def test_interrupted_prepare_leaves_the_old_folder(tmp_path, mine, monkeypatch):
-    import fesgan.data.catalog as module
+    import fesgan.data.prepared as module
     out = prepare_faces(read_catalog("folder", mine), tmp_path/"out", 24, "whole")
     before = tree(out)
     def stop(*a, **kw): raise KeyboardInterrupt

@@ -6,7 +6,8 @@ import pytest
 import torch
 import yaml
 
-from fesgan.data.batches import Batches, FaceSet, to_float
+from fesgan.data.batches import Batches
+from fesgan.data.faceset import FaceSet, to_float
 from fesgan.data.colour import METHODS, linear_transport, moments, recolour, transfer_colours
 from fesgan.files import FesganError
 from fesgan.training.systems import from_params, get_system, label

@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from fesgan.data.batches import FaceSet
+from fesgan.data.faceset import FaceSet
 from fesgan.training.doctor import CHECKS, diagnose, diagnosis_lines
 from fesgan.training.systems import as_params, get_system
 from runs import fails, fesgan

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from fesgan.app.edit import Editor, edit, find_spots, read_photo
-from fesgan.data.batches import one_hot, to_float
+from fesgan.data.batches import one_hot
+from fesgan.data.faceset import to_float
 from fesgan.data.faces import warp
 from fesgan.files import shipped
 from fesgan.models.generator import moved

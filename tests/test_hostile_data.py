@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fesgan.data import catalog as module
-from fesgan.data.batches import load_faces
-from fesgan.data.catalog import counts, prepare_faces, read_catalog, read_prepared, read_table
+from fesgan.data import prepared as module
+from fesgan.data.faceset import load_faces
+from fesgan.data.archives import read_table
+from fesgan.data.catalog import counts, read_catalog
+from fesgan.data.prepared import prepare_faces, read_prepared
 from fesgan.data.rendered import RENDERED, keep_settings, render_set
 from fesgan.files import FesganError, own_folder, temporary
 from runs import fails, fesgan

@@ -9,8 +9,9 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from fesgan.data.batches import load_faces
-from fesgan.data.catalog import prepare_faces, read_catalog
+from fesgan.data.faceset import load_faces
+from fesgan.data.catalog import read_catalog
+from fesgan.data.prepared import prepare_faces
 from fesgan.evaluation import expression
 from fesgan.evaluation.expression import (Judge, JudgeSettings, confusion, find_judge, judge_key, judge_network, judge_settings, load_judge, load_judges,
                                           obtain_judge, save_judge, train_judge)

@@ -57,8 +57,8 @@ def test_the_jury_is_no_judge_of_our_own():
 
 
 def test_judges_and_jury_read_together(jury, tmp_path):
-    from fesgan.data.batches import load_faces
-    from fesgan.data.catalog import prepare_faces
+    from fesgan.data.faceset import load_faces
+    from fesgan.data.prepared import prepare_faces
     from fesgan.evaluation.expression import Judge, judge_network, judge_settings
     from fesgan.models.generator import Generator
     faces = load_faces(prepare_faces(read_catalog("rendered"), tmp_path/"faces", size=32, crop="whole", limit=14))

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image, ImageFilter
 from safetensors.torch import load_file
 
-from fesgan.data.batches import FaceSet
+from fesgan.data.faceset import FaceSet
 from fesgan.data.expressions import EXPRESSIONS
 from fesgan.evaluation import edits, perceptual, realism
 from fesgan.evaluation.identity import strangers

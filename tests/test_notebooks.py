@@ -39,3 +39,23 @@ def test_inputs_are_frozen(name):
     cell = parameters(nbformat.read(ROOT/"nbs"/f"{name}.ipynb", 4))
     runs = re.search(r'(?m)^runs: str = "([^"]*)"', cell.source)[1]
     assert runs.startswith("data/") and (ROOT/runs).is_dir()
+
+
+def exports(folder):
+    "Module -> (notebook, its exported code), in the order of the names."
+    for path in sorted((ROOT/"nbs"/folder).glob("*.ipynb")):
+        sources = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+        module = next((m[1] for s in sources if (m := re.match(r"#\| default_exp (\S+)", s))), None)
+        if module: yield module, path.stem, "\n".join(s for s in sources if s.startswith("#| export"))
+
+
+@pytest.mark.parametrize("folder", ["data", "models", "training", "evaluation", "reporting"])
+def test_a_notebook_imports_from_lower_numbers(folder):
+    "The order of reading is the order of importing, and no two notebooks share a number."
+    before, numbers = set(), []
+    for module, name, code in exports(folder):
+        imported = set(re.findall(r"from fesgan\.(\S+) import", code))
+        assert {m for m in imported if m.startswith(f"{folder}.")} <= before, name
+        before.add(module)
+        numbers.append(name.split("_")[0])
+    assert numbers and len({*numbers}) == len(numbers)

@@ -209,5 +209,6 @@ def test_the_faces_folder_is_no_run_folder(prepared): fails("train", "usgan", pr
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    from fesgan.data.catalog import prepare_faces, read_catalog
+    from fesgan.data.catalog import read_catalog
+    from fesgan.data.prepared import prepare_faces
     return prepare_faces(read_catalog("rendered"), tmp_path_factory.mktemp("prepared")/"faces", size=32, crop="whole", limit=28)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from fesgan.data.batches import FaceSet
+from fesgan.data.faceset import FaceSet
 from fesgan.files import FesganError
 from fesgan.models.edit import edit_all
 from fesgan.models.generator import load_generator

@@ -2,8 +2,9 @@
 import shutil
 from collections import Counter
 import numpy as np, pandas as pd, pytest, torch
-from fesgan.data.batches import load_faces
-from fesgan.data.catalog import counts, join_catalogs, prepare_faces, read_catalog, read_facts, subset
+from fesgan.data.faceset import load_faces
+from fesgan.data.catalog import counts, join_catalogs, read_catalog, subset
+from fesgan.data.prepared import prepare_faces, read_facts
 from fesgan.data.expressions import EXPRESSIONS
 from fesgan.data.openface import with_openface
 from fesgan.data.pose import expression_aus

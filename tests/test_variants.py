@@ -7,8 +7,9 @@ import pytest
 import torch
 import yaml
 
-from fesgan.data.batches import load_faces
-from fesgan.data.catalog import image_paths, prepare_faces, read_catalog
+from fesgan.data.faceset import load_faces
+from fesgan.data.catalog import image_paths, read_catalog
+from fesgan.data.prepared import prepare_faces
 from fesgan.data.expressions import EXPRESSIONS
 from fesgan.evaluation.recognition import load_recognition, load_reread, recognise
 from fesgan.models.edit import edit_all

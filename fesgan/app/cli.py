@@ -85,7 +85,7 @@ def systems(name:Annotated[str | None, Argument(help="One of them: every field t
 def _why_excluded(folder):
     "Lines that say what is not in a prepared set."
     from collections import Counter
-    from fesgan.data.catalog import read_facts
+    from fesgan.data.prepared import read_facts
     reasons = Counter(e["reason"] for e in read_facts(folder).get("excluded", [])).most_common(8)
     return [f"left out: {n:,} x {reason}" for reason,n in reasons] + ([f"(each is named in {folder/'prepare.json'})"] if reasons else ["nothing was left out"])
 
@@ -123,7 +123,8 @@ def prepare(dataset:Annotated[str, Argument(help="kdef, rafd, cfee, fer2013, lon
       fesgan prepare folder ~/my-photos -o faces-mine --aus ~/openface     # openface/happy/anna_1.csv, ...
 
     The folder must be new, or hold nothing but prepared faces; another set in it is replaced only with --replace."""
-    from fesgan.data.catalog import counts, prepare_faces, read_catalog, read_prepared
+    from fesgan.data.catalog import counts, read_catalog
+    from fesgan.data.prepared import prepare_faces, read_prepared
     from fesgan.data.openface import with_openface
     more = dict(strengths=_numbers(strengths, "--strengths"), units=units) if "rendered" in dataset.split("+") else {}
     catalog = read_catalog(dataset, folder, split=split, test_share=test_share, seed=seed, **more)
@@ -199,7 +200,7 @@ def train(system:Annotated[str, Argument(help="A name from `fesgan systems`: usg
 
     Ctrl-C saves the state and ends with exit code 3; the same command goes on. More --steps make a finished run longer.
     The run folder then holds generator.safetensors, history.jsonl (losses), samples/ (pictures), params.yaml and provenance.json."""
-    from fesgan.data.batches import load_faces
+    from fesgan.data.faceset import load_faces
     from fesgan.training.shipped import generator_file
     from fesgan.training.systems import get_system
     from fesgan.training.trainer import Stopped
@@ -251,7 +252,7 @@ def evaluate(run:Annotated[Path, Argument(help="A run folder, made by `fesgan tr
       fesgan evaluate runs/sargan faces --judge reports/runs/demo/judges --limit 50
 
     Each line is the mean, its 95 % bootstrap interval and the number of values."""
-    from fesgan.data.batches import load_faces
+    from fesgan.data.faceset import load_faces
     from fesgan.evaluation.edits import evaluate_run, read_run
     from fesgan.evaluation.expression import load_judges
     from fesgan.evaluation.jury import load_jury
@@ -283,7 +284,7 @@ def doctor(run:Annotated[Path, Argument(help="A run folder, made by `fesgan trai
       fesgan doctor runs/mine --faces faces
 
     What was fine, and by which number, and what could not be looked at is listed, too."""
-    from fesgan.data.batches import load_faces
+    from fesgan.data.faceset import load_faces
     from fesgan.training.doctor import diagnose, diagnosis_lines
     found = diagnose(run, load_faces(faces) if faces else None)
     for line in diagnosis_lines(found): typer.echo(line)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch.nn import functional as F
 
-from ..data.batches import to_float
+from ..data.faceset import to_float
 from ..data.expressions import EXPRESSIONS
 from ..data.faces import (MAX_PIXELS, MIN_FACE, TEMPLATES, anchors, dlib_api, find_faces, find_landmarks,
                                open_image, similarity, soft_polygon, to_rgb, transform, warp)

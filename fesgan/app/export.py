@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, torch
 
 from .edit import alignment, load_model, written
-from ..data.batches import to_float
+from ..data.faceset import to_float
 from ..data.expressions import EXPRESSIONS
 from ..data.faces import TEMPLATES, crop_face, read_image
 from ..files import FesganError, new_file, shipped

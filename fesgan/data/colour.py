@@ -10,7 +10,7 @@ __all__ = ['LEVEL', 'METHODS', 'moments', 'matrix_power', 'linear_transport', 'l
 import torch
 from torch import Tensor
 
-from .batches import to_float, to_uint8
+from .faceset import to_float, to_uint8
 from ..files import FesganError, choose
 
 # %% ../../nbs/data/05_colour.ipynb #e49d170a
@@ -36,7 +36,8 @@ def linear_transport(c:Tensor, # float (N, 3, P), colours in [-1, 1]
                     )->Tensor: # float (N, 3, P); may leave [-1, 1]
     "The Monge-Kantorovich map between Gaussians."
     (mean,S),(to_mean,T) = moments(c),moments(to)
-    S,T = (m.double() + LEVEL**2*torch.eye(3, device=c.device) for m in (S, T)) # S T S spans eight orders of magnitude: too many for 32 bits
+    level = LEVEL**2*torch.eye(3, device=c.device)
+    S,T = S.double() + level,T.double() + level # S T S spans eight orders of magnitude: too many for 32 bits
     root,inverse = matrix_power(S, .5),matrix_power(S, -.5)
     A = inverse@matrix_power(root@T@root, .5)@inverse
     return A.to(c)@(c-mean) + to_mean
@@ -90,7 +91,8 @@ def transfer_colours(x:Tensor, # (N, 3, H, W), uint8 or float in [-1, 1]
                     )->Tensor: # as x
     "Give each picture the colours of another."
     move = METHODS[choose(method, METHODS, "colour transfer")]
-    if len(x) != len(to): raise FesganError(f"{len(x)} pictures and {len(to)} to take colours from do not pair up; give one for each.")
+    if len(x) != len(to):
+        raise FesganError(f"{len(x)} pictures and {len(to)} to take colours from do not pair up; give one for each.")
     c,d = ((to_float(v) if v.dtype == torch.uint8 else v.float()).flatten(2) for v in (x, to))
     y = torch.lerp(c, move(c, d), share(strength, "strength")).clamp(-1, 1).view(x.shape)
     return to_uint8(y) if x.dtype == torch.uint8 else y

@@ -24,20 +24,26 @@ CODES = {
     "kdef": dict(AF="afraid", AN="angry", DI="disgusted", HA="happy", NE="neutral", SA="sad", SU="surprised"),
     "rafd": dict(fearful="afraid", angry="angry", disgusted="disgusted", happy="happy", neutral="neutral", sad="sad",
                  surprised="surprised", contemptuous=None),
-    "cfee": dict(a="neutral", b="happy", c="sad", d="afraid", e="angry", f="surprised", g="disgusted", **dict.fromkeys("hijklmnopqrstuv")),
-    "fer2013": {"angry":"angry", "disgust":"disgusted", "fear":"afraid", "happy":"happy", "sad":"sad", "surprise":"surprised", "neutral":"neutral",
-                "0":"angry", "1":"disgusted", "2":"afraid", "3":"happy", "4":"sad", "5":"surprised", "6":"neutral"},
-    "london": {"neutral":"neutral", "happy":"happy", "neutral_front":"neutral", "smiling_front":"happy"},
-    "ferg": dict(anger="angry", disgust="disgusted", fear="afraid", joy="happy", neutral="neutral", sadness="sad", surprise="surprised"),
+    "cfee": dict(a="neutral", b="happy", c="sad", d="afraid", e="angry", f="surprised", g="disgusted",
+                 **dict.fromkeys("hijklmnopqrstuv")),
+    "fer2013": {"angry": "angry", "disgust": "disgusted", "fear": "afraid", "happy": "happy", "sad": "sad",
+                "surprise": "surprised", "neutral": "neutral",
+                "0": "angry", "1": "disgusted", "2": "afraid", "3": "happy", "4": "sad", "5": "surprised",
+                "6": "neutral"},
+    "london": {"neutral": "neutral", "happy": "happy", "neutral_front": "neutral", "smiling_front": "happy"},
+    "ferg": dict(anger="angry", disgust="disgusted", fear="afraid", joy="happy", neutral="neutral", sadness="sad",
+                 surprise="surprised"),
 }
 
 # %% ../../nbs/data/00_expressions.ipynb #d2da487e
 SYNONYMS = {
     "afraid": "fear fearful scared fright frightened", "angry": "anger rage", "disgusted": "disgust",
-    "happy": "happiness joy joyful smile smiling", "neutral": "neutrality calm", "sad": "sadness", "surprised": "surprise",
+    "happy": "happiness joy joyful smile smiling", "neutral": "neutrality calm", "sad": "sadness",
+    "surprised": "surprise",
 }
-CODES["folder"] = {w:e for e,words in SYNONYMS.items() for w in [e, *words.split()]} | dict.fromkeys(["contempt", "contemptuous"])
-CODES["rendered"] = CODES["moved"] = {e:e for e in EXPRESSIONS}
+CODES["folder"] = {w: e for e,words in SYNONYMS.items() for w in (e, *words.split())}
+CODES["folder"] |= dict.fromkeys(["contempt", "contemptuous"])
+CODES["rendered"] = CODES["moved"] = {e: e for e in EXPRESSIONS}
 
 # %% ../../nbs/data/00_expressions.ipynb #c9b2dc06
 @lru_cache(maxsize=4096)

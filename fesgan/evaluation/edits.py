@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data.batches import FaceSet
+from ..data.faceset import FaceSet
 from ..data.expressions import EXPRESSIONS
 from .colour import histogram_distance
 from .identity import compare_identity, encode, strangers

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data.batches import FaceSet
+from ..data.faceset import FaceSet
 from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, Progress, atomic
 from ..models.conditions import steering

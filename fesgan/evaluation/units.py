@@ -10,7 +10,7 @@ __all__ = ['STILL', 'both_known', 'squared_errors', 'person_sums', 'mse_pcc', 'd
 # %% ../../nbs/evaluation/05a_units.ipynb #16f03a04
 from dataclasses import dataclass
 import numpy as np, pandas as pd
-from ..data.batches import FaceSet
+from ..data.faceset import FaceSet
 from ..data.units import UNITS
 from .recognition import each_edit, known_targets, load_arrays, save_arrays
 from .statistics import few, subjects

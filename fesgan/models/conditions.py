@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.batches import FaceSet, one_hot
+from ..data.batches import one_hot
+from ..data.faceset import FaceSet
 from ..data.expressions import EXPRESSIONS
 from ..data.units import MOST, PROTOTYPES, UNITS
 from ..files import FesganError

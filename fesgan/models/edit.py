@@ -8,7 +8,8 @@ __all__ = ['evaluating', 'conditions_of', 'condition', 'as_batch', 'as_condition
 # %% ../../nbs/models/03_edit.ipynb #7f339d36
 import contextlib
 import torch
-from ..data.batches import one_hot, to_float, to_uint8
+from ..data.batches import one_hot
+from ..data.faceset import to_float, to_uint8
 from ..data.expressions import EXPRESSIONS
 from ..data.units import MOST, PROTOTYPES
 from ..files import FesganError, keep_memory

@@ -12,7 +12,7 @@ import contextlib
 from pathlib import Path
 import numpy as np, torch
 from torch.nn import functional as F
-from ..data.batches import to_float
+from ..data.faceset import to_float
 from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, atomic, choose
 from ..models.edit import as_batch, condition, edit_faces, evaluating

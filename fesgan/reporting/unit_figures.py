@@ -8,7 +8,7 @@ __all__ = ['told_units', 'unit_strips', 'unit_grid', 'mask_figure']
 # %% ../../nbs/reporting/00a_unit_figures.ipynb #0a5e0003
 import numpy as np, torch
 
-from ..data.batches import FaceSet, to_float
+from ..data.faceset import FaceSet, to_float
 from ..data.expressions import EXPRESSIONS
 from ..data.units import MOST, UNITS
 from ..files import FesganError, choose

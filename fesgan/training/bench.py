@@ -20,8 +20,9 @@ from statistics import median
 import torch
 from torch.nn import functional as F
 
-from ..data.batches import load_faces
-from ..data.catalog import image_paths, prepare_faces, read_catalog
+from ..data.faceset import load_faces
+from ..data.catalog import image_paths, read_catalog
+from ..data.prepared import prepare_faces
 from ..data.expressions import EXPRESSIONS
 from ..data.faces import crop_face, read_image
 from ..files import Progress, atomic, duration, project

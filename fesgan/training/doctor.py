@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.batches import FaceSet
+from ..data.faceset import FaceSet
 from ..data.expressions import EXPRESSIONS
 from ..data.faces import read_image
 from ..data.units import MOST

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from ..data.catalog import making
+from ..data.archives import making
 from ..data.expressions import EXPRESSIONS
 from ..files import MEASURED, FesganError, atomic, choose, own_folder, read_yaml, sha256, shipped
 from ..models.edit import condition

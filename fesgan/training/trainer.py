@@ -21,7 +21,8 @@ import torch
 import yaml
 from fastcore.basics import patch
 
-from ..data.batches import Batch, Batches, FaceSet
+from ..data.batches import Batch, Batches
+from ..data.faceset import FaceSet
 from ..data.colour import recolour
 from ..files import MEASURED, FesganError, Progress, atomic, choose, keep_memory, sha256
 from ..models.blocks import count_parameters, each_layer
