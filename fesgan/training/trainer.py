@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'SEEDS', 'CHECKPOINTS', 'RESULT', 'MEASURED', 'NODES', 'LATER', 'DERIVED', 'known_precision', 'launch',
-           'build', 'new_networks', 'State', 'weighed', 'mine', 'descend', 'draw', 'learning', 'learn', 'update',
-           'CudaGraphs', 'Replay', 'updater', 'rate', 'footprint', 'free_memory', 'too_large', 'check_fit',
-           'read_params', 'check_own', 'changed_params', 'longer', 'clear', 'claim', 'read_history', 'content_hash',
-           'save_checkpoint', 'read_state', 'latest', 'other_run', 'saved_for', 'load_checkpoint', 'sample_sheet',
-           'save_sheet', 'share_sums', 'window', 'stop_signals', 'alone', 'explained', 'spoken', 'Stopped',
-           'check_whole', 'run_params', 'learnable', 'start_from', 'train', 'agreed', 'Log', 'count', 'run', 'keep',
-           'finish']
+           'halves_here', 'Halves', 'build', 'new_networks', 'State', 'weighed', 'mine', 'descend', 'draw', 'learning',
+           'learn', 'update', 'CudaGraphs', 'Replay', 'updater', 'rate', 'footprint', 'free_memory', 'too_large',
+           'check_fit', 'read_params', 'check_own', 'changed_params', 'longer', 'clear', 'claim', 'read_history',
+           'content_hash', 'save_checkpoint', 'read_state', 'latest', 'other_run', 'saved_for', 'load_checkpoint',
+           'sample_sheet', 'save_sheet', 'share_sums', 'window', 'stop_signals', 'alone', 'explained', 'spoken',
+           'Stopped', 'check_whole', 'run_params', 'learnable', 'start_from', 'train', 'agreed', 'Log', 'count', 'run',
+           'keep', 'finish']
 
 # %% ../../nbs/training/02_trainer.ipynb #3aa18ec0
 import contextlib, fcntl, hashlib, io, json, math, os, shutil, signal, sys, time
@@ -61,6 +61,43 @@ def launch(device:str="auto", # `auto`, `cpu`, `cuda`
     fabric.launch()
     return fabric
 
+# %% ../../nbs/training/02_trainer.ipynb #4c6a6472
+def halves_here(fabric)->bool:
+    "Does a CPU work in bf16?"
+    with fabric.autocast(): return fabric.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+# %% ../../nbs/training/02_trainer.ipynb #3909c635
+class Halves:
+    "Copies of layers' weights in bf16, cast once after each step of Adam and not each time they are used."
+    def __init__(self, modules): # networks
+        kinds = (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear)
+        layers = [l for m in modules for l in m.modules() if isinstance(l, kinds)]
+        self.places = [(l, k) for l in layers for k,_ in l.named_parameters(recurse=False)]
+        self.weights = [getattr(*p) for p in self.places]
+        self.copies = [torch.nn.Parameter(w.detach().bfloat16()) for w in self.weights]
+        self.seen = [w._version for w in self.weights]
+
+    def renew(self):
+        "Cast what has changed."
+        for i,(w,c) in enumerate(zip(self.weights, self.copies)):
+            if self.seen[i] != w._version: c.data.copy_(w)
+            self.seen[i] = w._version
+            c.requires_grad_(w.requires_grad)
+
+    @contextlib.contextmanager
+    def lent(self):
+        "Let the networks work with the copies."
+        self.renew()
+        for place,c in zip(self.places, self.copies): setattr(*place, c)
+        try: yield
+        finally:
+            for place,w in zip(self.places, self.weights): setattr(*place, w)
+
+    def collect(self):
+        "Give the weights their copies' gradients."
+        for w,c in zip(self.weights, self.copies):
+            if c.grad is not None: w.grad,c.grad = c.grad.float(),None
+
 # %% ../../nbs/training/02_trainer.ipynb #f496ce55
 def build(network, # a function without arguments that makes a module
           seed:int # of its initial weights
@@ -78,7 +115,8 @@ def new_networks(system:System,
                  fabric
                 )->dict: # name -> module, on the device
     "The networks that learn, with seeded weights."
-    layout = torch.channels_last if fabric.device.type == "cuda" else torch.contiguous_format
+    last = fabric.device.type == "cuda" or halves_here(fabric)
+    layout = torch.channels_last if last else torch.contiguous_format
     places = SEEDS | {k: len(SEEDS)+i for i,k in enumerate(k for k in system.networks() if k not in SEEDS)}
     made = {k: build(make, seed+places[k]) for k,make in system.networks().items()}
     made["G"].condition = system.condition
@@ -97,6 +135,7 @@ class State:
         self.params,self.phases,self.gpu = params or {},self.system.phases,fabric.device.type == "cuda"
         self.step,self.seconds,self.sums,self.counts = 0,0.,Counter(),Counter()
         self.nets = Nets(new_networks(self.system, seed, fabric), CONDITIONS[system.condition])
+        self.halves = Halves(self.nets.modules.values()) if halves_here(fabric) else None
         self.optimizers = {p.learns: self._adam(p.learns) for p in self.phases}
         self.batches = self._stream(faces, seed+SEEDS["batches"])
         self.rng = torch.Generator(faces.images.device).manual_seed(seed+SEEDS["noise"])
@@ -173,10 +212,13 @@ def mine(t:torch.Tensor, # of the whole batch
     if len(t) % fabric.world_size: raise FesganError(f"A batch of {len(t)} cannot be shared evenly by {fabric.world_size} processes. Set a batch that is a multiple of {fabric.world_size}.")
     return t.chunk(fabric.world_size)[fabric.global_rank]
 
-def descend(optimizer, loss:torch.Tensor, fabric):
+def descend(optimizer, loss:torch.Tensor, fabric,
+            halves:Halves=None # which the loss was made with
+           ):
     "One step down the gradient, averaged over all processes."
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if halves: halves.collect()
     if fabric.world_size > 1:
         grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
         flat = fabric.all_reduce(torch.cat([g.flatten() for g in grads]), reduce_op="mean")
@@ -206,6 +248,12 @@ def learning(nets:Nets,
     finally:
         for m in others: m.requires_grad_(True)
 
+@patch
+@contextlib.contextmanager
+def working(self:State):
+    "The networks work in the precision of the run."
+    with self.fabric.autocast(), self.halves.lent() if self.halves else contextlib.nullcontext(): yield
+
 def learn(state:State, # whose networks and optimisers change
           batch:Batch,
           noise:dict, # name -> tensor, see `Objective.noise`
@@ -215,14 +263,14 @@ def learn(state:State, # whose networks and optimisers change
     s,objective,logged = state,state.system.objective,{}
     phases = [s.phases[i] for i in due]
     def make(wanted):
-        with s.fabric.autocast(), torch.set_grad_enabled(wanted): return objective.make(s.nets, batch)
+        with s.working(), torch.set_grad_enabled(wanted): return objective.make(s.nets, batch)
     made = make(any("G" in p.learns for p in phases) and not objective.redraw)
     for phase in phases:
         through = "G" in phase.learns
         with learning(s.nets, phase.learns):
             if through and objective.redraw: made = make(True)
-            with s.fabric.autocast(): terms = phase.terms(s.nets, batch, made if through else made.detach(), noise)
-            descend(s.optimizers[phase.learns], weighed(terms, s.system), s.fabric)
+            with s.working(): terms = phase.terms(s.nets, batch, made if through else made.detach(), noise)
+            descend(s.optimizers[phase.learns], weighed(terms, s.system), s.fabric, s.halves)
         logged |= {f"{phase.name}/{k}": v.detach() for k,v in terms.items()}
     return logged
 
