@@ -63,7 +63,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
     "Instance norm that leaves the channels of a pixel side by side."
     def forward(self, x):
         if not pixelwise(x): return super().forward(x)
-        return torch.cat([F.batch_norm(one, None, None, self.weight, self.bias, True, 0., self.eps) for one in x.split(1)])
+        norm = lambda face: F.batch_norm(face, None, None, self.weight, self.bias, True, 0., self.eps)
+        return torch.cat([norm(face) for face in x.split(1)])
 
 # %% ../../nbs/models/00_blocks.ipynb #79beeb53
 def conv_norm(ni:int, # channels in

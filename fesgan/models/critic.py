@@ -90,9 +90,11 @@ class _Slide(torch.autograd.Function):
     def backward(ctx, g):
         x,w = ctx.saved_tensors
         of_x,*of_wb = ctx.needs_input_grad[:3]
-        weights = _back(g, x, w, ctx.sizes, [False, *of_wb])[1:] if any(of_wb) and not torch.is_grad_enabled() else (None, None)
+        once = any(of_wb) and not torch.is_grad_enabled()
+        weights = _back(g, x, w, ctx.sizes, [False, *of_wb])[1:] if once else (None, None)
         return _Slope.apply(g, x, w, *ctx.sizes) if of_x else None,*weights,None,None
 
+# %% ../../nbs/models/02_critic.ipynb #e3b39606
 class _Slope(torch.autograd.Function):
     "A convolution's gradient with respect to its input."
     @staticmethod
@@ -117,8 +119,9 @@ class PatchConv2d(nn.Conv2d):
         h,w = (x.shape[-2]+2*ph-kh)//sh+1,(x.shape[-1]+2*pw-kw)//sw+1
         if x.device.type != "cpu" or h*w > POSITIONS:
             return _Slide.apply(x, self.weight, self.bias, *self.geometry[1:]) if pixelwise(x) else super().forward(x)
-        if pixelwise(x): patches,weight = _Patches.apply(x, *self.geometry),self.weight.permute(0, 2, 3, 1)
-        else: patches,weight = self.unfolded(x),self.weight
+        wise = pixelwise(x)
+        patches = _Patches.apply(x, *self.geometry) if wise else self.unfolded(x)
+        weight = self.weight.permute(0, 2, 3, 1) if wise else self.weight
         return F.linear(patches, weight.flatten(1), self.bias).view(len(x), h, w, -1).permute(0, 3, 1, 2)
 
     @property

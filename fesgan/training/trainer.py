@@ -84,19 +84,22 @@ class Halves:
             self.seen[i] = w._version
             c.requires_grad_(w.requires_grad)
 
-    @contextlib.contextmanager
-    def lent(self):
-        "Let the networks work with the copies."
-        self.renew()
-        for place,c in zip(self.places, self.copies): setattr(*place, c)
-        try: yield
-        finally:
-            for place,w in zip(self.places, self.weights): setattr(*place, w)
+# %% ../../nbs/training/02_trainer.ipynb #ad0c6dc7
+@patch
+@contextlib.contextmanager
+def lent(self:Halves):
+    "Let the networks work with the copies."
+    self.renew()
+    for place,c in zip(self.places, self.copies): setattr(*place, c)
+    try: yield
+    finally:
+        for place,w in zip(self.places, self.weights): setattr(*place, w)
 
-    def collect(self):
-        "Give the weights their copies' gradients."
-        for w,c in zip(self.weights, self.copies):
-            if c.grad is not None: w.grad,c.grad = c.grad.float(),None
+@patch
+def collect(self:Halves):
+    "Give the weights their copies' gradients."
+    for w,c in zip(self.weights, self.copies):
+        if c.grad is not None: w.grad,c.grad = c.grad.float(),None
 
 # %% ../../nbs/training/02_trainer.ipynb #f496ce55
 def build(network, # a function without arguments that makes a module
