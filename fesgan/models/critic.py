@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..files import FesganError
+from .blocks import pixelwise
 
 # %% ../../nbs/models/02_critic.ipynb #2d2b5e40
 def critic_layers(image_size:int, # side of the images, pixels
@@ -44,6 +45,70 @@ class LeakyReLU(nn.LeakyReLU):
     "LeakyReLU that saves the gradient penalty a third of its passes."
     def forward(self, x): return _Bend.apply(x, self.negative_slope)
 
+# %% ../../nbs/models/02_critic.ipynb #28b0b8ca
+class _Patches(torch.autograd.Function):
+    "Maps (B, C, H, W) as patches (B*h*w, kh*kw*C)."
+    @staticmethod
+    def forward(ctx, x, kernel, stride, padding):
+        ctx.args = x.shape,kernel,stride,padding
+        ph,pw = padding
+        framed = F.pad(x.permute(0, 2, 3, 1), (0, 0, pw, pw, ph, ph))
+        cut = framed.unfold(1, kernel[0], stride[0]).unfold(2, kernel[1], stride[1]) # (B, h, w, C, kh, kw)
+        return cut.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(0, 2)
+
+    @staticmethod
+    def backward(ctx, g): return _Overlaid.apply(g, *ctx.args),None,None,None
+
+class _Overlaid(torch.autograd.Function):
+    "Patches added up where they came from."
+    @staticmethod
+    def forward(ctx, g, shape, kernel, stride, padding):
+        ctx.args = kernel,stride,padding
+        (B,C,H,W),(kh,kw),(sh,sw),(ph,pw) = shape,*ctx.args
+        h,w = (H+2*ph-kh)//sh+1,(W+2*pw-kw)//sw+1
+        g,x = g.view(B, h, w, kh, kw, C),g.new_zeros(B, H+2*ph, W+2*pw, C)
+        for i in range(kh):
+            for j in range(kw): x[:, i:i+sh*h:sh, j:j+sw*w:sw] += g[:, :, :, i, j]
+        return x[:, ph:ph+H, pw:pw+W].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(ctx, g): return _Patches.apply(g, *ctx.args),None,None,None,None
+
+# %% ../../nbs/models/02_critic.ipynb #d20883b2
+def _back(g, x, w, sizes, wanted): # gradients of input, weights and bias, or None
+    return torch.ops.aten.convolution_backward(g, x, w, [len(w)], *sizes, [1, 1], False, [0, 0], 1, wanted)
+
+class _Slide(torch.autograd.Function):
+    "A convolution whose slope knows its gradients; where a graph of gradients is made, only the input has one."
+    @staticmethod
+    def forward(ctx, x, w, b, *sizes): # stride, padding
+        ctx.sizes = sizes
+        ctx.save_for_backward(x, w)
+        return F.conv2d(x, w, b, *sizes)
+
+    @staticmethod
+    def backward(ctx, g):
+        x,w = ctx.saved_tensors
+        of_x,*of_wb = ctx.needs_input_grad[:3]
+        once = any(of_wb) and not torch.is_grad_enabled()
+        weights = _back(g, x, w, ctx.sizes, [False, *of_wb])[1:] if once else (None, None)
+        return _Slope.apply(g, x, w, *ctx.sizes) if of_x else None,*weights,None,None
+
+# %% ../../nbs/models/02_critic.ipynb #e3b39606
+class _Slope(torch.autograd.Function):
+    "A convolution's gradient with respect to its input."
+    @staticmethod
+    def forward(ctx, g, x, w, *sizes):
+        ctx.sizes = sizes
+        ctx.save_for_backward(g, w)
+        return _back(g, x, w, sizes, [True, False, False])[0]
+
+    @staticmethod
+    def backward(ctx, v):
+        g,w = ctx.saved_tensors
+        weights = _back(g, v, w, ctx.sizes, [False, True, False])[1] if ctx.needs_input_grad[2] else None
+        return F.conv2d(v, w, None, *ctx.sizes),None,weights,None,None
+
 # %% ../../nbs/models/02_critic.ipynb #30f65310
 POSITIONS = 16 # a map as small as 4x4 is worth it
 
@@ -52,9 +117,18 @@ class PatchConv2d(nn.Conv2d):
     def forward(self, x):
         (kh,kw),(sh,sw),(ph,pw) = self.kernel_size,self.stride,self.padding
         h,w = (x.shape[-2]+2*ph-kh)//sh+1,(x.shape[-1]+2*pw-kw)//sw+1
-        if x.device.type != "cpu" or h*w > POSITIONS: return super().forward(x)
-        patches = F.unfold(x, self.kernel_size, padding=self.padding, stride=self.stride).transpose(1, 2).flatten(0, 1) # (B*h*w, C*kh*kw)
-        return F.linear(patches, self.weight.flatten(1), self.bias).view(len(x), h, w, -1).permute(0, 3, 1, 2)
+        if x.device.type != "cpu" or h*w > POSITIONS:
+            return _Slide.apply(x, self.weight, self.bias, *self.geometry[1:]) if pixelwise(x) else super().forward(x)
+        wise = pixelwise(x)
+        patches = _Patches.apply(x, *self.geometry) if wise else self.unfolded(x)
+        weight = self.weight.permute(0, 2, 3, 1) if wise else self.weight
+        return F.linear(patches, weight.flatten(1), self.bias).view(len(x), h, w, -1).permute(0, 3, 1, 2)
+
+    @property
+    def geometry(self): return self.kernel_size,self.stride,self.padding
+
+    def unfolded(self, x): # (B*h*w, C*kh*kw)
+        return F.unfold(x, self.kernel_size, padding=self.padding, stride=self.stride).transpose(1, 2).flatten(0, 1)
 
 # %% ../../nbs/models/02_critic.ipynb #a7842105
 class Critic(nn.Module):

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..files import FesganError, atomic, choose
-from .blocks import SARB, ResidualBlock, activation, conv_norm, wide
+from .blocks import SARB, InstanceNorm2d, ResidualBlock, activation, conv_norm, wide
 from .conditions import CONDITIONS
 
 # %% ../../nbs/models/01_generator.ipynb #d2a1350e
@@ -47,7 +47,7 @@ def decoder(width:int, # channels before the last layer; 64 in the papers
             channels:int=3 # of the output
            )->nn.Sequential: # (B, 4 width, H/4, W/4) -> (B, channels, H, W), before tanh
     "From the bottleneck back to a picture."
-    def up(ni, act): return [nn.ConvTranspose2d(ni, ni//2, 4, 2, 1, bias=False), nn.InstanceNorm2d(ni//2, affine=True), act()]
+    def up(ni, act): return [nn.ConvTranspose2d(ni, ni//2, 4, 2, 1, bias=False), InstanceNorm2d(ni//2, affine=True), act()]
     return nn.Sequential(*up(4*width, act), *up(2*width, last or act), nn.Conv2d(width, channels, 7, padding=3, bias=False))
 
 # %% ../../nbs/models/01_generator.ipynb #a4bf274e
