@@ -179,7 +179,7 @@ rule share:
 
 def command(w):
     "The seed of the test faces is a parameter only where a sweep varies it."
-    return node("03_evaluate", **MEASURE, **{k: v for k, v in evaluated(w.run).items() if k == "seed"})(w)
+    return node("03_evaluate", **MEASURE, **READS, **{k: v for k, v in evaluated(w.run).items() if k == "seed"})(w)
 
 MEASURE = dict(run=lambda w: f"{w.run}/evaluate.ipynb", faces=f"{WORK}/faces", judges=f"{WORK}/judges", folder=lambda w: f"{WORK}/{w.run}",
                 limit=lambda w: evaluated(w.run).get("limit", config.get("evaluate", {}).get(w.run.split("/")[0])), inception=config.get("inception"), **WHERE)
