@@ -69,20 +69,18 @@ def halves_here(fabric)->bool:
 
 # %% ../../nbs/training/02_trainer.ipynb #3909c635
 class Halves:
-    "Copies of layers' weights in bf16, cast once after each step of Adam and not each time they are used."
+    "Copies of layers' weights in bf16, cast once for each loss and not each time a layer is used."
     def __init__(self, modules): # networks
         kinds = (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear)
         layers = [l for m in modules for l in m.modules() if isinstance(l, kinds)]
         self.places = [(l, k) for l in layers for k,_ in l.named_parameters(recurse=False)]
         self.weights = [getattr(*p) for p in self.places]
         self.copies = [torch.nn.Parameter(w.detach().bfloat16()) for w in self.weights]
-        self.seen = [w._version for w in self.weights]
 
     def renew(self):
-        "Cast what has changed."
-        for i,(w,c) in enumerate(zip(self.weights, self.copies)):
-            if self.seen[i] != w._version: c.data.copy_(w)
-            self.seen[i] = w._version
+        "Cast them all: a fused step of Adam does not say what it has changed, its weights keep their version."
+        for w,c in zip(self.weights, self.copies):
+            c.data.copy_(w)
             c.requires_grad_(w.requires_grad)
 
 # %% ../../nbs/training/02_trainer.ipynb #ad0c6dc7
