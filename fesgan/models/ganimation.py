@@ -60,6 +60,11 @@ class GANimation(nn.Module):
         "What the two `parts` add to the input, (B, 3, H, W)."
         return painted_change(x, colour, kept_share(mask, self.config["mask_keeps"]))
 
+    def painted(self, x, c)->tuple: # faces (B, 3, H, W), and {name: mask (B, 1, H, W)}
+        "The edited faces, and the mask that they were painted through."
+        colour,mask = self.parts(x, c)
+        return x + self.change(x, colour, mask),dict(mask=mask)
+
     def traced(self, x, c, strength:float=1.):
         "The edited faces and what was added at this strength; pixels do not move (None)."
         change = strength*self.change(x, *self.parts(x, c))

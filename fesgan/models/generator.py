@@ -214,7 +214,8 @@ def maps(self:Generator, x, c)->dict: # name -> (B, channels, height, width)
     return {k: known[k](x, c) for k in self.shows}
 
 # %% ../../nbs/models/01_generator.ipynb #6af59d4a
-GENERATORS = {"Generator": "fesgan.models.generator", "GANimation": "fesgan.models.ganimation"} # class: its module
+GENERATORS = dict(Generator="fesgan.models.generator", GANimation="fesgan.models.ganimation", EFGAN="fesgan.models.efgan",
+                  Cascade="fesgan.models.cascade") # class: its module
 
 def generator_class(name:str, # a key of `GENERATORS`, as in a saved file
                     path # the file, for the message
@@ -293,9 +294,9 @@ def checked_config(config, # constructor arguments, as somebody's file says
             raise FesganError(f"{path}: {k}={v!r} is not of the type {type_.__name__}. Get the file again.")
         if type_ is int and v is not None and not (k != "blocks") <= v <= MOST:
             raise FesganError(f"{path}: {k}={v} is out of range; 1 to {MOST} are allowed.")
-    if config.get("blocks", 1) > tensors:
-        raise FesganError(f"{path}: blocks={config['blocks']}, but the file holds {tensors} tensors. Get the file "
-                          "again.")
+    for k in ("blocks", "stages"):
+        if config.get(k, 1) > tensors:
+            raise FesganError(f"{path}: {k}={config[k]}, but the file holds {tensors} tensors. Get the file again.")
     return config
 
 # %% ../../nbs/models/01_generator.ipynb #01a6c65c

@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['realness', 'gradient_penalty', 'cycle', 'feature_cycle', 'pair', 'Nets', 'Made', 'edited', 'back', 'reading',
            'scores', 'penalty', 'critic_terms', 'judged', 'generator_terms', 'perceptual_terms', 'way', 'traced_edit',
-           'paired_terms', 'total_variation', 'masked_edit', 'through_mask', 'masked_terms']
+           'paired_terms', 'total_variation', 'masked_edit', 'through_mask', 'mask_terms', 'masked_terms',
+           'stepwise_edit', 'stage_shown', 'stage_critic_terms', 'mean_terms', 'unit_critic_terms', 'way_terms',
+           'cascade_terms']
 
 # %% ../../nbs/training/00_losses.ipynb #1187a60a
 from dataclasses import dataclass, field
@@ -26,12 +28,12 @@ def realness(score:Tensor # (B, 1, h, w) output of the critic's source head
 
 # %% ../../nbs/training/00_losses.ipynb #f59b22dc
 def gradient_penalty(critic, # x -> (score map, condition)
-                     real:Tensor, # (B, 3, H, W)
-                     fake:Tensor, # (B, 3, H, W), detached
+                     real:Tensor, # (B, 3, H, W), or (B, units)
+                     fake:Tensor, # the same shape, detached
                      alpha:Tensor # (B,) in [0, 1], share of the real face
                     )->Tensor: # scalar
     "How far the critic's slope between real and fake faces is from one (WGAN-GP, Eq. 3)."
-    a = alpha.view(-1, 1, 1, 1)
+    a = alpha.view(-1, *[1]*(real.ndim-1))
     mixed = (a*real + (1-a)*fake).requires_grad_(True)
     score,_ = critic(mixed)
     slope, = torch.autograd.grad(wide(score).sum(), mixed, create_graph=True)
@@ -84,7 +86,7 @@ class Nets:
 class Made:
     "What a generator made of a batch."
     faces: Tensor # (B, 3, H, W)
-    more: dict = field(default_factory=dict) # name -> tensor, the batch first: a movement, a mask
+    more: dict = field(default_factory=dict) # name -> tensor, the batch first: a movement, a mask; or a Stage
 
     def detach(self):
         "The same without gradients, for whoever only looks at it."
@@ -177,16 +179,71 @@ def total_variation(mask:Tensor # (B, 1, H, W)
     return mask.diff(dim=2).abs().sum() + mask.diff(dim=3).abs().sum()
 
 def masked_edit(nets, batch)->Made:
-    "The faces as they were asked for, and the mask they were painted through."
+    "The faces as they were asked for, and the masks they were painted through."
     return through_mask(nets.G, batch.x, nets.there(batch))
 
 def through_mask(G, x:Tensor, c:Tensor)->Made:
-    "A generator with a mask, once."
-    colour,mask = G.parts(x, c)
-    return Made(x + G.change(x, colour, mask), dict(mask=mask))
+    "A generator with masks, once."
+    return Made(*G.painted(x, c))
+
+def mask_terms(there:dict, # name -> (B, 1, h, w), masks of the edit
+               again:dict # the same of the way back
+              )->dict: # mask, tv: scalar tensors
+    "The mean of each mask, on average over all of them, and how much they vary."
+    both = [torch.cat([there[k], again[k]]) for k in there]
+    return dict(mask=sum(m.mean() for m in both)/len(both), tv=sum(total_variation(m) for m in both))
 
 def masked_terms(nets, batch, made, noise=None)->dict: # as `generator_terms`; `made` by `masked_edit`
-    "The terms of a generator with a mask: those of `generator_terms`, `mask` and `tv`."
+    "The terms of a generator with masks: those of `generator_terms`, `mask` and `tv`."
     again = through_mask(nets.G, made.faces, nets.home(batch))
-    masks = torch.cat([made.more["mask"], again.more["mask"]])
-    return judged(nets, batch, made) | dict(cyc=cycle(batch.x, again.faces), mask=masks.mean(), tv=total_variation(masks))
+    return judged(nets, batch, made) | dict(cyc=cycle(batch.x, again.faces)) | mask_terms(made.more, again.more)
+
+# %% ../../nbs/training/00_losses.ipynb #869b5d18
+def stepwise_edit(nets, batch)->Made:
+    "The faces as they were asked for, and every `Stage` on the way."
+    stages = nets.G.steps(batch.x, nets.there(batch))
+    return Made(stages[-1].faces, {f"stage{k}": s for k,s in enumerate(stages)})
+
+def stage_shown(made:Made, # by `stepwise_edit`
+                share:Tensor # (B,) in [0, 1), drawn at random
+               )->Tensor: # (B, 3, H, W)
+    "What one of the stages made of each face."
+    faces = torch.stack([s.faces for s in made.more.values()])
+    drawn = (share*len(faces)).long().clamp(max=len(faces)-1)
+    return faces[drawn, torch.arange(len(share), device=share.device)]
+
+def stage_critic_terms(nets, batch, made, noise)->dict: # as `critic_terms`; `noise` has a `stage` (B,) more
+    "The critic's terms, of a stage for each face."
+    return critic_terms(nets, batch, Made(stage_shown(made, noise["stage"])), noise)
+
+# %% ../../nbs/training/00_losses.ipynb #25fc0740
+def mean_terms(each:list # dicts with the same names
+              )->dict: # name -> scalar tensor
+    "The mean of each term."
+    return {k: sum(t[k] for t in each)/len(each) for k in each[0]}
+
+def unit_critic_terms(nets, batch, made, noise)->dict: # name -> scalar tensor
+    "What the critic of units learns from: those of faces are real, those between the stages are not (Sec. 3.2)."
+    score = realness(nets.D_units(batch.now)[0])
+    def against(units):
+        gp = gradient_penalty(nets.D_units, batch.now, units, noise["alpha"])
+        return dict(real=-score, fake=realness(nets.D_units(units)[0]), gp=gp)
+    return mean_terms([against(s.units) for s in [*made.more.values()][:-1]])
+
+def way_terms(nets, batch)->dict: # name -> scalar tensor
+    "What the interpolator learns from: `interp`, to look real, and `straight`, to stay near the linear pseudo-targets."
+    now,*between,to = nets.G.way(nets.there(batch))
+    def of(k, units):
+        pseudo = torch.lerp(now, to, k/(len(between)+1))
+        return dict(interp=-realness(nets.D_units(units)[0]), straight=F.mse_loss(units, pseudo))
+    return mean_terms([of(k, u) for k,u in enumerate(between, 1)]) if between else {}
+
+def cascade_terms(nets, batch, made, noise=None)->dict: # as `masked_terms`; `made` by `stepwise_edit`
+    "The terms of every stage, equally weighted (Eq. 2), and the interpolator's."
+    def of(stage, s):
+        score,read = nets.D(s.faces)
+        again,masks = stage.painted(s.faces, s.was)
+        terms = dict(adv=-realness(score)) | reading(nets, read, s.units)
+        return terms | dict(cyc=cycle(s.before, again)) | mask_terms(s.masks, masks)
+    stages = zip(nets.G.stages, made.more.values())
+    return mean_terms([of(*pair) for pair in stages]) | way_terms(nets, batch)

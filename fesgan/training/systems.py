@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SHARE', 'RATE', 'COUNT', 'STEERED', 'CLOSED', 'PARTS', 'SWITCH', 'SYSTEMS', 'FIELDS', 'Span', 'setting', 'plain',
-           'switch', 'StarGANNets', 'new_critic', 'GANimationNets', 'Sizes', 'Phase', 'Objective', 'StarGANObjective',
-           'PairedObjective', 'GANimationObjective', 'Schedule', 'Drawing', 'System', 'allowed', 'changed', 'system',
-           'get_system', 'fields_help', 'list_systems', 'as_params', 'from_params', 'label']
+           'switch', 'StarGANNets', 'new_critic', 'GANimationNets', 'EFGANNets', 'CascadeNets', 'Sizes', 'Phase',
+           'Objective', 'StarGANObjective', 'PairedObjective', 'GANimationObjective', 'CascadeObjective', 'Schedule',
+           'Drawing', 'System', 'allowed', 'changed', 'system', 'get_system', 'fields_help', 'list_systems',
+           'as_params', 'from_params', 'label']
 
 # %% ../../nbs/training/01_systems.ipynb #b0e43dc3
 import dataclasses, math
@@ -16,12 +17,15 @@ import torch
 from fastcore.basics import patch
 
 from ..files import FesganError, choose
+from ..models.cascade import Cascade, UnitCritic
 from ..models.conditions import CONDITIONS
 from ..models.critic import Critic
+from ..models.efgan import EFGAN
 from ..models.ganimation import MASK_KEEPS, GANimation, kept_share
 from ..models.generator import BLOCKS, DROPOUT, PADDINGS, SKIPS, Generator, check_input
-from .losses import (critic_terms, edited, generator_terms, masked_edit, masked_terms, paired_terms,
-                                    penalty, perceptual_terms, scores, traced_edit)
+from .losses import (cascade_terms, critic_terms, edited, generator_terms, masked_edit, masked_terms,
+                                    paired_terms, penalty, perceptual_terms, scores, stage_critic_terms, stepwise_edit,
+                                    traced_edit, unit_critic_terms)
 
 # %% ../../nbs/training/01_systems.ipynb #33232f43
 @dataclass(frozen=True)
@@ -129,6 +133,37 @@ class GANimationNets:
     def check(self, s)->None: # raises an explanation
         "Do the fields go together?"
         if s.domains > 1: raise FesganError(f"{s.name} learns one data set, or all as one: domains must be 1, not {s.domains}.")
+
+# %% ../../nbs/training/01_systems.ipynb #cc76c2b8
+@dataclass(frozen=True)
+class EFGANNets(GANimationNets):
+    "A generator with local focuses, and StarGAN's critic."
+    mask_keeps: str = setting("colour", "what a mask of 1 shows: colour, as in EF-GAN's Eq. 1, or input", MASK_KEEPS,
+                              lambda v: f"mask keeps {v}")
+    focuses: bool = setting(True, "eyes, nose and mouth edited on their own, too (Cascade EF-GAN, Sec. 3.1); false: its Table 3's "
+                            "baseline", say=lambda on: "with focuses" if on else "global attention alone")
+    skip: str = setting("none", "of the Refiner: none, it draws the edit anew; ultimate, it corrects the input (none of the papers)",
+                        SKIPS, dict(ultimate="with skip", none="no skip").get)
+
+    @property
+    def own(self): # arguments of EFGAN and Cascade
+        return {k: getattr(self, k) for k in ("blocks", "focuses", "mask_keeps", "skip")}
+
+    def make(self, s)->dict: # name -> a function without arguments that makes the network
+        "The networks, not built yet."
+        return dict(G=lambda: EFGAN(CONDITIONS[s.condition].length, s.width, **self.own), D=lambda: new_critic(s))
+
+@dataclass(frozen=True)
+class CascadeNets(EFGANNets):
+    "EF-GANs in a row, StarGAN's critic, and one for the units between the stages."
+    condition: str = setting("au_pair", "what steers an edit; a cascade must know both ends of its way", ("au_pair",), STEERED.get)
+    stages: int = setting(3, "EF-GANs in a row (Cascade EF-GAN, Sec. 3.2: three)", Span(1, 10), lambda v: f"{v} stage{'s'*(v != 1)}")
+
+    def make(self, s)->dict: # name -> a function without arguments that makes the network
+        "The networks, not built yet."
+        condition = CONDITIONS[s.condition]
+        def generator(): return Cascade(condition.length, s.width, stages=self.stages, **self.own)
+        return dict(G=generator, D=lambda: new_critic(s), D_units=lambda: UnitCritic(condition.reads))
 
 # %% ../../nbs/training/01_systems.ipynb #e4ef08e0
 @dataclass(frozen=True)
@@ -246,6 +281,23 @@ class GANimationObjective(Objective):
                   f"smaller l_mask (now {s.l_mask:g})")
         return (f"The mask has closed: {kept:.1%} of an edit is the input, so nothing will change any more. "
                 f"Start anew with a {remedy}.")
+
+# %% ../../nbs/training/01_systems.ipynb #22104a97
+@dataclass(frozen=True)
+class CascadeObjective(GANimationObjective):
+    "GANimation's terms at every stage, and the interpolation loss (Cascade EF-GAN, Eq. 2)."
+    l_interp: float = setting(1., "weight of what the units' critic says of units between the stages (not published)", Span())
+    l_straight: float = setting(1., "weight of their squared distance from the linear pseudo-targets (not published)", Span())
+
+    def make(self, nets, batch): return stepwise_edit(nets, batch)
+
+    def noise(self, batch, rng):
+        return super().noise(batch, rng) | dict(stage=torch.rand(len(batch.x), generator=rng, device=rng.device))
+
+    def phases(self, s)->tuple:
+        units = Phase("units", ("D_units",), unit_critic_terms)
+        generator = Phase("generator", ("G",), cascade_terms, s.n_critic)
+        return (Phase("critic", ("D",), stage_critic_terms), *[units]*(s.stages > 1), generator)
 
 # %% ../../nbs/training/01_systems.ipynb #c1c2ff94
 @dataclass(frozen=True)
@@ -375,6 +427,7 @@ def changed(system:System,
 
 # %% ../../nbs/training/01_systems.ipynb #d7850af8
 _VARIANTS = "Chang & Wang, Facial expression generation (StarGAN variants)"
+_CASCADE = "Wu et al. (2020), Cascade EF-GAN: Progressive facial expression editing with local focuses"
 _FER2013 = dict(blocks=6, image_size=64, batch=32, epochs=200, decay_from=.5)
 
 def system(name, title, citation, parts=None, **overrides):
@@ -396,6 +449,9 @@ SYSTEMS = {s.name: s for s in (
            "spirit of pix2pix (Isola et al., 2017), without a critic", dict(objective=PairedObjective()), n_critic=1, identity=True),
     system("ganimation", "GANimation", "Pumarola et al. (2018), GANimation: Anatomically-aware facial animation from a single image",
            dict(nets=GANimationNets(), objective=GANimationObjective()), batch=25, epochs=30, decay_from=2/3),
+    system("efgan", "EF-GAN", _CASCADE, dict(nets=EFGANNets(), objective=GANimationObjective()), batch=25, epochs=30, decay_from=2/3),
+    system("cascade", "Cascade EF-GAN", _CASCADE, dict(nets=CascadeNets(), objective=CascadeObjective()), batch=25, epochs=30,
+           decay_from=2/3), # weights and schedule are not published: as GANimation, its baseline
 )}
 
 FIELDS = {} # of any of them, as the first that has it says it

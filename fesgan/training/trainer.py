@@ -136,6 +136,7 @@ class State:
         self.params,self.phases,self.gpu = params or {},self.system.phases,fabric.device.type == "cuda"
         self.step,self.seconds,self.sums,self.counts = 0,0.,Counter(),Counter()
         self.nets = Nets(new_networks(self.system, seed, fabric), CONDITIONS[system.condition])
+        if hasattr(self.nets.G, "settle"): self.nets.G.settle(faces)
         self.halves = Halves(self.nets.modules.values()) if halves_here(fabric) else None
         self.optimizers = {p.learns: self._adam(p.learns) for p in self.phases}
         self.batches = self._stream(faces, seed+SEEDS["batches"])
