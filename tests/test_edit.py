@@ -4,14 +4,20 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from fesgan.app.edit import Editor, edit, find_spots, read_photo
 from fesgan.data.batches import one_hot
 from fesgan.data.faceset import to_float
 from fesgan.data.faces import warp
+from fesgan.data.units import UNITS
+from fesgan.evaluation.expression import judge_settings
+from fesgan.evaluation.unit_reader import UnitReader, save_unit_reader, unit_network
 from fesgan.files import shipped
-from fesgan.models.generator import moved
+from fesgan.models.cascade import Cascade
+from fesgan.models.ganimation import GANimation
+from fesgan.models.generator import moved, save_generator
 from fesgan.training.shipped import card_text, list_shipped, shipped_card
 from runs import fails, fesgan
 
@@ -125,3 +131,57 @@ def test_network_for_other_programs(photos, tmp_path):
     assert np.abs(told[0]-change)[:, inside].max() < 127.5e-4  # on a face in a photo, as `fesgan edit` makes it
     if parts: assert np.abs(made-moved(face, torch.from_numpy(parts[1])).numpy()-parts[0]).max() < 1e-4
     fails("export", tmp_path/"net.pb", says="must end in .onnx")
+
+
+@pytest.fixture(scope="module")
+def steered(tmp_path_factory):
+    "Run folders of generators that are steered by units, in a study that trained a reader; none has learnt anything."
+    work = tmp_path_factory.mktemp("work")
+    torch.manual_seed(0)
+    for name, G in (("ganimation", GANimation(width=4, blocks=1)), ("cascade", Cascade(width=4, blocks=0, focuses=False))):
+        folder = work/"trained"/name/"seed0"
+        folder.mkdir(parents=True)
+        G.condition = type(G).condition
+        save_generator(G, folder/"generator.safetensors")
+        facts = dict(system=name, label=name, image_size=64, crop="whole", condition=G.condition)
+        (folder/"params.yaml").write_text(yaml.safe_dump(facts))
+    (work/"judges").mkdir()
+    means = [1.]*17
+    settings = judge_settings(arch="vgg", epochs=1, width=4, image_size=32)
+    save_unit_reader(UnitReader(unit_network(settings, means), settings, means), work/"judges"/"reader.safetensors")
+    return work
+
+
+def test_units_are_asked_for_one_by_one(photos, steered, tmp_path):
+    run = steered/"trained"/"ganimation"/"seed0"
+    def changed(*words, model=run):
+        assert fesgan("edit", photos/"one.jpg", "--model", model, "-o", tmp_path/"x.png", *words)[0] == 0
+        return pixels(tmp_path/"x.png")
+    smile = changed("--au", "AU12=4", "--au", "AU6=2")
+    assert (smile != pixels(photos/"one.jpg")).any() and (smile != changed("--au", "AU12=1")).any()
+    assert (smile != changed("--to", "happy")).any()
+    changed("--au", "AU12=4")
+    assert b"AU12 4" in (tmp_path/"x.png").read_bytes()                        # the mark says what was asked for
+    assert (changed("--au", "AU12=4", model=steered/"trained"/"cascade"/"seed0") != smile).any()
+
+
+def test_a_face_takes_on_anothers_units(photos, steered, tmp_path):
+    run, out = steered/"trained"/"ganimation"/"seed0", tmp_path/"x.png"
+    assert fesgan("edit", photos/"one.jpg", "--model", run, "--from-aus", photos/"both.png", "-o", out)[0] == 0
+    editor = Editor(run)
+    read = editor.units_of(read_photo(photos/"both.png"))
+    assert read == {u: pytest.approx(1., abs=1e-3) for u in UNITS}             # what this reader says of every face
+    assert (pixels(out) == editor.edit(read_photo(photos/"one.jpg"), read)).all()
+
+
+def test_wrong_units_are_explained(photos, steered, tmp_path):
+    run, one, out = steered/"trained"/"ganimation"/"seed0", photos/"one.jpg", tmp_path/"x.png"
+    fails("edit", one, "--au", "AU12=4", "-o", out, says="steered by expressions, not by action units")
+    fails("edit", one, "--model", run, "--au", "AU12", "-o", out, says="as in AU12=4")
+    fails("edit", one, "--model", run, "--au", "AU12=9", "-o", out, says="between 0 and 5")
+    fails("edit", one, "--model", run, "--au", "AU03=1", "-o", out, says="choose one of: AU01")
+    fails("edit", one, "--model", run, "--au", "smile=1", "-o", out, says="written like AU12")
+    fails("edit", one, "--model", run, "--au", "AU12=4", "--to", "sad", "-o", out, says="give one of them")
+    fails("edit", one, "--from-aus", photos/"both.png", "-o", out, says="a reader is needed")
+    fails("edit", one, "--model", run, "--reader", photos/"broken.jpg", "--au", "AU12=4", "-o", out, says="broken.jpg")
+    assert not out.exists()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Commands', 'main', 'field_lines', 'systems', 'prepare', 'render', 'read_fields', 'SystemCommand', 'train',
-           'bench', 'evaluate', 'doctor', 'adopt', 'read_to', 'named', 'distinct', 'fitting', 'edit', 'models', 'demo',
-           'export', 'study_members', 'report_command', 'report', 'publish', 'study']
+           'bench', 'evaluate', 'doctor', 'adopt', 'read_to', 'read_wish', 'named', 'distinct', 'fitting', 'edit',
+           'models', 'demo', 'export', 'study_members', 'report_command', 'report', 'publish', 'study']
 
 # %% ../../nbs/app/01_cli.ipynb #a4aaba94
 import contextlib, os, re, subprocess, sys, time
@@ -335,6 +335,20 @@ def read_to(text:str # "happy", or "happy:0.7,surprised:0.3"
     try: return {e.strip(): float(s) for e,s in (part.split(":") for part in text.split(","))}
     except ValueError: raise FesganError(f"--to {text!r} is neither an expression nor a blend like happy:0.7,surprised:0.3.") from None
 
+def read_wish(to, au, from_aus, all_)->tuple: # what `Editor.edit` is asked for, and the same in words
+    "Read --to, --au and --from-aus, of which one may be given."
+    from fesgan.app.edit import asked_values, expression_shares
+    given = [name for name,v in (("--to", to), ("--au", au), ("--from-aus", from_aus), ("--all", all_)) if v]
+    if len(given) > 1: raise FesganError(f"{' and '.join(given)} ask for different edits; give one of them.")
+    if all_: return None,"all seven"
+    if from_aus is not None: return None,f"the action units of {from_aus.name}"
+    if not au: return expression_shares(read_to(to or "happy")),to or "happy"
+    try: values = {k: float(v) for k,v in (part.split("=") for part in au)}
+    except ValueError: raise FesganError(f"--au {' --au '.join(au)}: write a unit and its intensity, as in AU12=4.") from None
+    if (wish := asked_values(values)) is None: raise FesganError(f"--au {' --au '.join(au)}: units are written like AU12.")
+    return wish,", ".join(f"{k} {v:g}" for k,v in wish.items())
+
+
 # %% ../../nbs/app/01_cli.ipynb #c5e7d20f
 def named(text:str # what was typed for a file or a folder
          )->Path:
@@ -393,8 +407,11 @@ def _folder(photo, out, end, read, saved):
 # %% ../../nbs/app/01_cli.ipynb #45d9e25e
 @app.command()
 def edit(photo:Annotated[Path, Argument(parser=named, help="A photo (JPEG, PNG, WebP, TIFF, HEIC with fesgan[heic]), or a folder of photos.")],
-         to:Annotated[str, Option(help="The expression: afraid, angry, disgusted, happy, neutral, sad, surprised; or a blend, like happy:0.7,surprised:0.3.")]="happy",
+         to:Annotated[str | None, Option(help="The expression: afraid, angry, disgusted, happy, neutral, sad, surprised; or a blend, like happy:0.7,surprised:0.3. Default: happy.")]=None,
          strength:Annotated[float, Option(help="How much: from 0 (nothing) over 1 (the whole edit) to 1.5.")]=1.,
+         au:Annotated[list[str] | None, Option(metavar="UNIT=VALUE", help="An action unit and its intensity, 0 to 5, as in AU12=4; several times for several. All others stay. For models that are steered by units.")]=None,
+         from_aus:Annotated[Path | None, Option("--from-aus", parser=named, metavar="PATH", help="A picture whose action units the face takes on; needs a reader.")]=None,
+         reader:Annotated[Path | None, Option(parser=named, metavar="PATH", help="What reads action units: judges/reader.safetensors of a study. Default: the one of the study that the run folder is from.")]=None,
          out:Annotated[Path | None, Option("--out", "-o", parser=named, metavar="PATH", help="File to write; its ending says the format. For a folder of photos: a folder. Default: <name>-edited beside you.")]=None,
          face:Annotated[list[int] | None, Option(help="Edit only this face, counted from the left, from 1 on; several times for several. Default: all faces.", min=1)]=None,
          model:Annotated[str, Option(help="A generator that ships (see `fesgan models`), or a run folder of yours.")]=MODEL,
@@ -409,15 +426,17 @@ def edit(photo:Annotated[Path, Argument(parser=named, help="A photo (JPEG, PNG, 
       fesgan edit photo.jpg --to happy --strength 0.6 -o out.png
       fesgan edit photo.jpg --all -o sheet.png
       fesgan edit holiday/ --to surprised -o surprised/
+      fesgan edit photo.jpg --model reports/runs/au/trained/ganimation/seed0 --au AU12=4 --au AU06=2
 
     Edit pictures of people who agree to it, and say that they are edited."""
-    from fesgan.app.edit import MARKS, Editor, checked_strength, choose_spots, expression_shares, find_spots, read_photo, save_gif, save_photo, sheet, sweep
+    from fesgan.app.edit import MARKS, Editor, checked_strength, choose_spots, find_spots, read_photo, save_gif, save_photo, sheet, sweep
     from fesgan.files import Progress
-    shares = expression_shares(read_to(to))
+    wish,words = read_wish(to, au, from_aus, all_)
     checked_strength(strength); choose(mark, MARKS, "mark")
     if all_ and gif: raise FesganError("--all and --gif are two different pictures; ask for one of them.")
-    pairs,editor = _photos(photo, out, ".png" if all_ else ".gif" if gif else None),Editor(model, pick_device(device))
-    about = f"Expression edited with fesgan ({editor.label}): {'all seven' if all_ else to}, strength {strength:g}."
+    pairs,editor = _photos(photo, out, ".png" if all_ else ".gif" if gif else None),Editor(model, pick_device(device), reader)
+    if from_aus is not None: wish = editor.units_of(read_photo(from_aus))
+    about = f"Expression edited with fesgan ({editor.label}): {words}, strength {strength:g}."
     lost,notes = [],[]
     with Progress(len(pairs), "photos") as progress:
         for source,target in pairs:
@@ -425,9 +444,9 @@ def edit(photo:Annotated[Path, Argument(parser=named, help="A photo (JPEG, PNG, 
                 p = read_photo(source)
                 spots = choose_spots(find_spots(p), face, source)
                 if all_: save_photo(p.bare(), sheet(p, editor, strength, spots=spots), target, about, mark)
-                elif gif: save_gif(sweep(p, editor, shares, strength, spots=spots), target, about, mark)
+                elif gif: save_gif(sweep(p, editor, wish, strength, spots=spots), target, about, mark)
                 else:
-                    save_photo(p, editor.edit(p, shares, strength, spots), target, about, mark)
+                    save_photo(p, editor.edit(p, wish, strength, spots), target, about, mark)
                     notes += p.lost
             except FesganError as e:
                 if len(pairs) == 1: raise

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LAYOUT', 'HEIC', 'TURNED', 'SURE', 'STRENGTHS', 'SAVED', 'MARKS', 'NAMES', 'SOURCE', 'TAGS', 'Photo', 'read_photo',
-           'Spot', 'positions', 'around', 'find_spots', 'choose_spots', 'expression_shares', 'checked_strength', 'fade',
-           'put_back', 'load_model', 'alignment', 'Editor', 'as_photo', 'edit', 'stamp', 'written', 'save_photo',
-           'close_up', 'sheet', 'sweep', 'save_gif']
+           'Spot', 'positions', 'around', 'find_spots', 'choose_spots', 'expression_shares', 'checked_strength',
+           'unit_name', 'asked_values', 'fade', 'put_back', 'load_model', 'alignment', 'load_reader_of', 'Editor',
+           'as_photo', 'edit', 'stamp', 'written', 'save_photo', 'close_up', 'sheet', 'sweep', 'save_gif']
 
 # %% ../../nbs/app/02_edit.ipynb #663e84a3
 import contextlib, io, re
@@ -20,7 +20,9 @@ from ..data.faceset import to_float
 from ..data.expressions import EXPRESSIONS
 from ..data.faces import (MAX_PIXELS, MIN_FACE, TEMPLATES, anchors, dlib_api, find_faces, find_landmarks,
                                open_image, similarity, soft_polygon, to_rgb, transform, warp)
+from ..data.units import MOST, PROTOTYPES, UNITS
 from ..files import MODEL, FesganError, atomic, choose, new_file, shipped
+from ..models.conditions import condition_of
 from ..models.edit import condition, evaluating
 
 # %% ../../nbs/app/02_edit.ipynb #4a9a56f6
@@ -194,6 +196,22 @@ def checked_strength(strength)->float:
     if not STRENGTHS[0] <= float(strength) <= STRENGTHS[1]: raise FesganError(f"strength={strength} must lie between {STRENGTHS[0]:g} (nothing) and {STRENGTHS[1]:g}; 1 is the whole edit.")
     return float(strength)
 
+# %% ../../nbs/app/02_edit.ipynb #4f3d85ea
+def unit_name(text:str # like AU6 or AU06
+             )->str: # one of `UNITS`
+    "An action unit, however it is written."
+    number = re.fullmatch(r"AU0*(\d+)", text.strip(), re.IGNORECASE)
+    return choose(f"AU{int(number[1]):02}" if number else text, UNITS, "action unit")
+
+def asked_values(to # a dictionary, or anything else
+                )->dict|None: # unit -> intensity, 0 to 5; None where expressions are asked for
+    "Read what is asked for, if it is action units."
+    if not isinstance(to, dict) or not to or not all(re.match("AU", str(k), re.IGNORECASE) for k in to): return None
+    values = {unit_name(k): float(v) for k,v in to.items()}
+    for unit,v in values.items():
+        if not 0 <= v <= MOST: raise FesganError(f"{unit}={v:g}: an intensity lies between 0 and {MOST:g} (FACS A to E are 1 to 5).")
+    return values
+
 # %% ../../nbs/app/02_edit.ipynb #4071e533
 def fade(u, # shares of the square's side, any shape; what lies outside 0 to 1 gets nothing
          rim:float=1/6 # share of the side over which the change fades
@@ -250,31 +268,79 @@ def alignment(params:dict # of a generator
     "How a face is brought to a generator: as it was for training; whole pictures were drawn around eyes and mouth."
     return params["crop"] if params.get("crop") in TEMPLATES else "landmarks"
 
+# %% ../../nbs/app/02_edit.ipynb #b3baa96b
+def load_reader_of(model, # see `load_model`
+                   reader=None, # a file, or nothing
+                   device="cpu"
+                  ): # a UnitReader, or None
+    "The reader of action units that goes with a model: the one that is named, else the one that its study trained."
+    own = Path(model).resolve().parents
+    near = own[2]/"judges"/"reader.safetensors" if Path(model).is_dir() and len(own) > 2 else None
+    path = reader if reader is not None else near if near is not None and near.is_file() else None
+    if path is None: return None
+    from fesgan.evaluation.unit_reader import load_unit_reader
+    return load_unit_reader(path, device)
+
 # %% ../../nbs/app/02_edit.ipynb #600a0079
 class Editor:
     "Gives the faces of a photo other expressions."
     def __init__(self, model:str=MODEL, # see `load_model`
-                 device="cpu" # where the generator works
+                 device="cpu", # where the generator works
+                 reader=None # a file with a reader of action units; the one of the run's study if not given, else none
                 ):
         self.generator,params = load_model(model)
         self.generator.to(device)
         self.model,self.device,self.size,self.label = model,device,params["image_size"],params["label"]
-        self.crop = alignment(params)
+        self.crop,self.reader = alignment(params),load_reader_of(model, reader, device)
+        self.kind = condition_of(self.generator)
+
+    def units(self, face # uint8 (S, S, 3), aligned
+             )->torch.Tensor: # float32 (17,), 0 to 1
+        "What a face shows, as the reader sees it; nothing, where there is no reader."
+        if self.reader is None: return torch.zeros(len(UNITS), device=self.device)
+        read = torch.as_tensor(self.reader.read(face[None]), device=self.device)[0]
+        return read.nan_to_num()/MOST
+
+    def units_of(self, photo:Photo, spots:list=None # its faces, if they are known
+                )->dict: # unit -> intensity, 0 to 5
+        "What the largest face of a photo shows."
+        if self.reader is None:
+            raise FesganError("To read action units off a picture a reader is needed: name the judges/reader.safetensors of a "
+                              "study whose profile has `reader`.")
+        spot = max(find_spots(photo) if spots is None else spots, key=lambda s: s.box[3]-s.box[1])
+        face = warp(photo.pixels, spot.matrix(self.crop)*self.size, self.size)
+        return {u: MOST*float(v) for u,v in zip(UNITS, self.units(face))}
+
+    def told(self, face, # uint8 (S, S, 3), aligned
+             to # see `expression_shares` and `asked_values`
+            )->tuple: # float32 (n, C), what the generator is told, and n shares of what comes of it
+        "What stands for the wish."
+        if values := asked_values(to):
+            if not self.kind.needs:
+                raise FesganError(f"{self.model} is steered by expressions, not by action units; ask for an expression, or name a "
+                                  "run folder that was trained with condition: au.")
+            now = self.units(face)
+            goal = now.clone()
+            for unit,v in values.items(): goal[UNITS.index(unit)] = v/MOST
+            return self.kind.steer(now[None], goal[None]),[1.]
+        shares = expression_shares(to)
+        targets = torch.tensor([EXPRESSIONS.index(e) for e in shares], device=self.device)
+        if not self.kind.needs: return condition(self.generator, targets),list(shares.values())
+        goals = torch.as_tensor(PROTOTYPES, device=self.device)[targets]/MOST
+        return self.kind.steer(self.units(face).expand(len(goals), -1), goals),list(shares.values())
 
     @torch.no_grad()
     def change(self, pixels, # uint8 (H, W, 3)
                spot:Spot, # a face in it
-               to # see `expression_shares`
+               to # see `expression_shares`, or `asked_values`
               )->torch.Tensor: # float (3, S, S), or (5, S, S) of a generator that moves, at strength 1; see `put_back`
         "What the network would change in a face."
         face = warp(pixels, spot.matrix(self.crop)*self.size, self.size)
-        shares = expression_shares(to)
+        told,shares = self.told(face, to)
         x = to_float(torch.from_numpy(face).permute(2, 0, 1)[None].to(self.device)).expand(len(shares), -1, -1, -1)
-        targets = torch.tensor([EXPRESSIONS.index(e) for e in shares], device=self.device)
-        with evaluating(self.generator):
-            edited,change,movement = self.generator.traced(x, condition(self.generator, targets))
+        with evaluating(self.generator): edited,change,movement = self.generator.traced(x, told)
         made = (edited-x)*127.5 if movement is None else torch.cat([change*127.5, movement], 1)
-        made = (made*torch.tensor(list(shares.values()), device=self.device).view(-1, 1, 1, 1)).sum(0).cpu()
+        made = (made*torch.tensor(shares, device=self.device).view(-1, 1, 1, 1)).sum(0).cpu()
         return made*spot.mask(self.crop, self.size)
 
     def edit(self, photo:Photo, # from `read_photo`
@@ -306,7 +372,7 @@ def as_photo(image # a path, a `Photo`, a PIL image, or uint8 (H, W, 3)
 _editors = {} # (model, device) -> Editor, so that a second call does not load again
 
 def edit(image, # see `as_photo`
-         to="happy", # an expression, or expression -> share
+         to="happy", # an expression, expression -> share, or action unit -> intensity, 0 to 5
          strength:float=1., # 0 to 1.5; 1 is the whole edit of the papers
          model:str=MODEL, # a generator that ships, or a run folder
          device="cpu" # where the generator works
