@@ -25,7 +25,7 @@ setup: .venv/.ready
 	@echo "Setting up .venv (once; some minutes on a slow line) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt -e '.[dev]'
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt -e '.[dev]'
 	@touch $@
 
 sync: setup ## notebooks -> package, README and the schema of profiles
