@@ -113,7 +113,7 @@ def notebook_html(path # an .ipynb file, executed
 # %% ../../nbs/reporting/02_html.ipynb #d6c74108
 SIZES = {
     "toy": "A toy run. Small networks, few faces, minutes of training: it shows that the study works from end to end. Its numbers say nothing about the methods.",
-    "short": "A short run. Real photographs, but small networks and a small part of the papers' training, as the line below says: a first look, not a reproduction.",
+    "short": "A short run. Small networks and a small part of the papers' training, as the line below says: a first look, not a reproduction.",
     "shipped": "Shipped weights. The tables are measured again, here, with generators that ship with the project; they were not trained for this report.",
     "real": "A real run. Networks of full width, trained for this report with the settings named below.",
 }
