@@ -343,11 +343,11 @@ def read_wish(to, au, from_aus, all_)->tuple: # what `Editor.edit` is asked for,
     if all_: return None,"all seven"
     if from_aus is not None: return None,f"the action units of {from_aus.name}"
     if not au: return expression_shares(read_to(to or "happy")),to or "happy"
+    asked = f"--au {' --au '.join(au)}"
     try: values = {k: float(v) for k,v in (part.split("=") for part in au)}
-    except ValueError: raise FesganError(f"--au {' --au '.join(au)}: write a unit and its intensity, as in AU12=4.") from None
-    if (wish := asked_values(values)) is None: raise FesganError(f"--au {' --au '.join(au)}: units are written like AU12.")
+    except ValueError: raise FesganError(f"{asked}: write a unit and its intensity, as in AU12=4.") from None
+    if (wish := asked_values(values)) is None: raise FesganError(f"{asked}: units are written like AU12.")
     return wish,", ".join(f"{k} {v:g}" for k,v in wish.items())
-
 
 # %% ../../nbs/app/01_cli.ipynb #c5e7d20f
 def named(text:str # what was typed for a file or a folder

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LAYOUT', 'HEIC', 'TURNED', 'SURE', 'STRENGTHS', 'SAVED', 'MARKS', 'NAMES', 'SOURCE', 'TAGS', 'Photo', 'read_photo',
-           'Spot', 'positions', 'around', 'find_spots', 'choose_spots', 'expression_shares', 'checked_strength',
-           'unit_name', 'asked_values', 'fade', 'put_back', 'load_model', 'alignment', 'load_reader_of', 'Editor',
-           'as_photo', 'edit', 'stamp', 'written', 'save_photo', 'close_up', 'sheet', 'sweep', 'save_gif']
+           'Spot', 'positions', 'around', 'find_spots', 'choose_spots', 'largest', 'expression_shares',
+           'checked_strength', 'asked_values', 'fade', 'put_back', 'load_model', 'alignment', 'load_reader_of',
+           'Editor', 'as_photo', 'edit', 'stamp', 'written', 'save_photo', 'close_up', 'sheet', 'sweep', 'save_gif']
 
 # %% ../../nbs/app/02_edit.ipynb #663e84a3
 import contextlib, io, re
@@ -20,9 +20,9 @@ from ..data.faceset import to_float
 from ..data.expressions import EXPRESSIONS
 from ..data.faces import (MAX_PIXELS, MIN_FACE, TEMPLATES, anchors, dlib_api, find_faces, find_landmarks,
                                open_image, similarity, soft_polygon, to_rgb, transform, warp)
-from ..data.units import MOST, PROTOTYPES, UNITS
+from ..data.units import MOST, UNITS, to_unit, unit_vector
 from ..files import MODEL, FesganError, atomic, choose, new_file, shipped
-from ..models.conditions import condition_of
+from ..models.conditions import condition_of, units_set
 from ..models.edit import condition, evaluating
 
 # %% ../../nbs/app/02_edit.ipynb #4a9a56f6
@@ -178,6 +178,11 @@ def choose_spots(spots:list, # from `find_spots`
             raise FesganError(f"{name} shows {len(spots)} face{'s'*(len(spots) != 1)}; there is no face {n}.")
     return [spots[n-1] for n in numbers] if numbers else spots
 
+def largest(spots:list # from `find_spots`
+           )->Spot:
+    "The face that fills most of the picture's height."
+    return max(spots, key=lambda s: s.box[3]-s.box[1])
+
 # %% ../../nbs/app/02_edit.ipynb #12456a38
 STRENGTHS = (0., 1.5) # from nothing to half more than the papers' edit
 
@@ -197,20 +202,12 @@ def checked_strength(strength)->float:
     return float(strength)
 
 # %% ../../nbs/app/02_edit.ipynb #4f3d85ea
-def unit_name(text:str # like AU6 or AU06
-             )->str: # one of `UNITS`
-    "An action unit, however it is written."
-    number = re.fullmatch(r"AU0*(\d+)", text.strip(), re.IGNORECASE)
-    return choose(f"AU{int(number[1]):02}" if number else text, UNITS, "action unit")
-
 def asked_values(to # a dictionary, or anything else
                 )->dict|None: # unit -> intensity, 0 to 5; None where expressions are asked for
     "Read what is asked for, if it is action units."
     if not isinstance(to, dict) or not to or not all(re.match("AU", str(k), re.IGNORECASE) for k in to): return None
-    values = {unit_name(k): float(v) for k,v in to.items()}
-    for unit,v in values.items():
-        if not 0 <= v <= MOST: raise FesganError(f"{unit}={v:g}: an intensity lies between 0 and {MOST:g} (FACS A to E are 1 to 5).")
-    return values
+    unit_vector(to) # explains what is no unit or no intensity
+    return {to_unit(k): float(v) for k,v in to.items()}
 
 # %% ../../nbs/app/02_edit.ipynb #4071e533
 def fade(u, # shares of the square's side, any shape; what lies outside 0 to 1 gets nothing
@@ -291,8 +288,12 @@ class Editor:
         self.generator,params = load_model(model)
         self.generator.to(device)
         self.model,self.device,self.size,self.label = model,device,params["image_size"],params["label"]
-        self.crop,self.reader = alignment(params),load_reader_of(model, reader, device)
-        self.kind = condition_of(self.generator)
+        self.crop,self.kind = alignment(params),condition_of(self.generator)
+        self.reader = load_reader_of(model, reader, device) if self.kind.needs or reader is not None else None
+
+    def face(self, pixels, spot)->np.ndarray: # uint8 (S, S, 3)
+        "A face as the generator sees it."
+        return warp(pixels, spot.matrix(self.crop)*self.size, self.size)
 
     def units(self, face # uint8 (S, S, 3), aligned
              )->torch.Tensor: # float32 (17,), 0 to 1
@@ -307,9 +308,8 @@ class Editor:
         if self.reader is None:
             raise FesganError("To read action units off a picture a reader is needed: name the judges/reader.safetensors of a "
                               "study whose profile has `reader`.")
-        spot = max(find_spots(photo) if spots is None else spots, key=lambda s: s.box[3]-s.box[1])
-        face = warp(photo.pixels, spot.matrix(self.crop)*self.size, self.size)
-        return {u: MOST*float(v) for u,v in zip(UNITS, self.units(face))}
+        shown = self.units(self.face(photo.pixels, largest(find_spots(photo) if spots is None else spots)))
+        return {u: MOST*float(v) for u,v in zip(UNITS, shown)}
 
     def told(self, face, # uint8 (S, S, 3), aligned
              to # see `expression_shares` and `asked_values`
@@ -319,15 +319,12 @@ class Editor:
             if not self.kind.needs:
                 raise FesganError(f"{self.model} is steered by expressions, not by action units; ask for an expression, or name a "
                                   "run folder that was trained with condition: au.")
-            now = self.units(face)
-            goal = now.clone()
-            for unit,v in values.items(): goal[UNITS.index(unit)] = v/MOST
-            return self.kind.steer(now[None], goal[None]),[1.]
+            now = self.units(face)[None]
+            return self.kind.steer(now, units_set(now, values)),[1.]
         shares = expression_shares(to)
         targets = torch.tensor([EXPRESSIONS.index(e) for e in shares], device=self.device)
-        if not self.kind.needs: return condition(self.generator, targets),list(shares.values())
-        goals = torch.as_tensor(PROTOTYPES, device=self.device)[targets]/MOST
-        return self.kind.steer(self.units(face).expand(len(goals), -1), goals),list(shares.values())
+        now = self.units(face) if self.kind.needs else None
+        return condition(self.generator, targets, now),list(shares.values())
 
     @torch.no_grad()
     def change(self, pixels, # uint8 (H, W, 3)
@@ -335,7 +332,7 @@ class Editor:
                to # see `expression_shares`, or `asked_values`
               )->torch.Tensor: # float (3, S, S), or (5, S, S) of a generator that moves, at strength 1; see `put_back`
         "What the network would change in a face."
-        face = warp(pixels, spot.matrix(self.crop)*self.size, self.size)
+        face = self.face(pixels, spot)
         told,shares = self.told(face, to)
         x = to_float(torch.from_numpy(face).permute(2, 0, 1)[None].to(self.device)).expand(len(shares), -1, -1, -1)
         with evaluating(self.generator): edited,change,movement = self.generator.traced(x, told)
@@ -524,7 +521,7 @@ def sheet(photo:Photo, # from `read_photo`
          )->np.ndarray: # uint8 (2 side, 4 side, 3)
     "The largest face, and it with each expression."
     from PIL import Image
-    spot = max(find_spots(photo) if spots is None else spots, key=lambda s: s.box[3]-s.box[1])
+    spot = largest(find_spots(photo) if spots is None else spots)
     cells = []
     for name in ("as it is", *EXPRESSIONS):
         pixels = photo.pixels if name == "as it is" else editor.edit(photo, name, strength, [spot])

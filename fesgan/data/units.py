@@ -32,8 +32,8 @@ def to_unit(name # a unit as users write it: `AU12`, `au12`, `12`, 12, `AU12_r`
     m = re.fullmatch(r"(?:AU)?[ _]?0*([0-9]{1,2})(_R)?", str(name).strip().upper())
     unit = m and f"AU{int(m[1]):02d}"
     if unit in UNIT_TEXTS: return unit
-    raise FesganError(f"{name!r} is none of the action units whose intensity is known: {', '.join(UNITS)}. Write one "
-                      "like AU12, 12 or AU12_r.")
+    raise FesganError(f"{unit or repr(name)} is none of the action units whose intensity is known; choose one of: "
+                      f"{', '.join(UNITS)}. Write one like AU12, 12 or AU12_r.")
 
 # %% ../../nbs/data/00a_units.ipynb #f446a0ee
 def unit_vector(intensities:dict # action unit, as `to_unit` reads it: intensity from 0 to `MOST`, 0 if not named

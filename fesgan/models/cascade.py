@@ -14,6 +14,7 @@ from fastcore.basics import patch
 
 from ..files import FesganError
 from .efgan import EFGAN
+from .ganimation import Painter
 from .generator import check_keys
 
 # %% ../../nbs/models/05a_cascade.ipynb #b83a7da5
@@ -60,7 +61,7 @@ class Stage:
         masks = {k: m.detach() for k,m in self.masks.items()}
         return Stage(*(t.detach() for t in (self.before, self.was, self.units, self.faces)), masks)
 
-class Cascade(nn.Module):
+class Cascade(Painter):
     "EF-GANs in a row, and the interpolator that says what the face shows between them."
     condition = "au_pair" # what steers it: what a face shows, and what it shall show
     shows = ("mask", "colour", "focus") # keys of `maps`, of the last stage
@@ -111,18 +112,10 @@ def steps(self:Cascade, x, c, steps:int=None)->list: # of Stages
 
 # %% ../../nbs/models/05a_cascade.ipynb #15f3063f
 @patch
-def traced(self:Cascade, x, c, strength:float=1., steps:int=None):
-    "The edited faces and what was added at this strength; pixels do not move (None)."
-    change = strength*(self.steps(x, c, steps)[-1].faces - x)
-    return x+change,change,None
-
-@patch
-def forward(self:Cascade, x, c, strength:float=1., steps:int=None): return self.traced(x, c, strength, steps)[0]
-
-@patch
-def residual(self:Cascade, x, c):
-    "What is added to the input, (B, 3, H, W)."
-    return self.traced(x, c)[1]
+def painted(self:Cascade, x, c, steps:int=None)->tuple: # faces (B, 3, H, W), and {name: mask (B, 1, h, w)}
+    "The edited faces, and the masks of the last stage."
+    last = self.steps(x, c, steps)[-1]
+    return last.faces,last.masks
 
 @patch
 def maps(self:Cascade, x, c)->dict: # name -> (B, channels, H, W)

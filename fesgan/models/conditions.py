@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LABEL', 'AU', 'RELATIVE_AU', 'AU_PAIR', 'CONDITIONS', 'Condition', 'classification', 'labelled', 'intensities',
-           'with_units', 'squared', 'usual_units', 'asked_units', 'condition_of', 'domains_of', 'steering']
+           'with_units', 'squared', 'usual_units', 'asked_units', 'units_set', 'condition_of', 'domains_of', 'steering']
 
 # %% ../../nbs/models/00a_conditions.ipynb #7c0f3725
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ..data.batches import one_hot
 from ..data.faceset import FaceSet
 from ..data.expressions import EXPRESSIONS
 from ..data.units import MOST, PROTOTYPES, UNITS
-from ..files import FesganError
+from ..files import FesganError, choose
 from .blocks import wide
 
 # %% ../../nbs/models/00a_conditions.ipynb #e6b0febd
@@ -96,6 +96,15 @@ def asked_units(faces:FaceSet, # all that are there, so that the same person can
 # %% ../../nbs/models/00a_conditions.ipynb #f37aaed1
 _UNITS = dict(reads=len(UNITS), term="aus", of=intensities, asked=asked_units, loss=squared, needs=frozenset({"aus"}))
 AU = Condition(length=len(UNITS), jitter=.1, **_UNITS)
+
+# %% ../../nbs/models/00a_conditions.ipynb #121bea0d
+def units_set(now:Tensor, # float32 (N, 17), 0 to 1
+              values:dict # unit -> intensity, 0 to 5
+             )->Tensor: # float32 (N, 17), 0 to 1
+    "What faces shall show, so that some units change and all others stay."
+    to = now.clone()
+    for unit,value in values.items(): to[:, UNITS.index(choose(unit, UNITS, "action unit"))] = value/MOST
+    return to
 
 # %% ../../nbs/models/00a_conditions.ipynb #95b7a14f
 RELATIVE_AU = Condition(length=len(UNITS), jitter=.1, steer=lambda now,to: to - now, **_UNITS)

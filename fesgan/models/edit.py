@@ -37,14 +37,15 @@ def conditions_of(generator # a Generator, or any other module
     return int(known*domains_of(generator))
 
 def condition(generator, # a Generator, or any other module
-              targets # int64 (N,), 0 to `conditions_of(generator)` - 1
+              targets, # int64 (N,), 0 to `conditions_of(generator)` - 1
+              now=None # float32 (17,), 0 to 1, the units that the face shows; those of a calm face if they are not known
              ): # float32 (N, C)
-    "The condition vectors that stand for targets, where nothing is known of the faces."
+    "The condition vectors that stand for targets, where no more is known of the faces."
     kind,n = condition_of(generator),conditions_of(generator)
     if not kind.needs: return one_hot(targets, n//domains_of(generator), domains_of(generator))
     prototypes = torch.as_tensor(PROTOTYPES, device=targets.device)/MOST
-    now = prototypes[EXPRESSIONS.index("neutral")].expand(len(targets), -1)
-    return kind.steer(now, prototypes[targets])
+    if now is None: now = prototypes[EXPRESSIONS.index("neutral")]
+    return kind.steer(now.expand(len(targets), -1), prototypes[targets])
 
 # %% ../../nbs/models/03_edit.ipynb #501ba9a2
 def as_batch(images # uint8 (N,3,S,S), tensor or array

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..files import choose
 from .blocks import ResidualBlock, wide
-from .ganimation import GANimation, MASK_KEEPS, kept_share
+from .ganimation import GANimation, Painter, kept_share
 from .generator import SKIPS, check_input, decoder, encoder
 
 # %% ../../nbs/models/05_efgan.ipynb #e24b2d79
@@ -83,7 +83,7 @@ class Refiner(nn.Module):
         return drawn + x if self.skip == "ultimate" else drawn
 
 # %% ../../nbs/models/05_efgan.ipynb #14d9c75e
-class EFGAN(nn.Module):
+class EFGAN(Painter):
     "A transformer for the whole face, one for each focus, and what makes one picture of them."
     condition = "au" # what steers it, a key of `CONDITIONS`
     shows = ("mask", "colour", "focus") # keys of `maps`
@@ -96,7 +96,7 @@ class EFGAN(nn.Module):
                  skip:str="none" # of the Refiner: none, as the paper's text reads, or ultimate
                 ):
         super().__init__()
-        choose(mask_keeps, MASK_KEEPS, "mask_keeps"), choose(skip, SKIPS, "skip")
+        choose(skip, SKIPS, "skip")
         self.config = dict(n_conditions=n_conditions, width=width, blocks=blocks, focuses=focuses, mask_keeps=mask_keeps, skip=skip)
         self.condition_length = n_conditions
         def transformer(): return GANimation(n_conditions, width, blocks, mask_keeps)
@@ -142,20 +142,6 @@ def painted(self:EFGAN, x, c)->tuple: # faces (B, 3, H, W), and {name: mask (B, 
     changes,masks = self.focused(x, c)
     local = x + stitched(changes, self.boxes(x), x.shape[-2:])
     return self.refine(x, whole, local),dict(mask=mask) | masks
-
-@patch
-def traced(self:EFGAN, x, c, strength:float=1.):
-    "The edited faces and what was added at this strength; pixels do not move (None)."
-    change = strength*(self.painted(x, c)[0] - x)
-    return x+change,change,None
-
-@patch
-def forward(self:EFGAN, x, c, strength:float=1.): return self.traced(x, c, strength)[0]
-
-@patch
-def residual(self:EFGAN, x, c):
-    "What is added to the input, (B, 3, H, W)."
-    return self.traced(x, c)[1]
 
 # %% ../../nbs/models/05_efgan.ipynb #9e545216
 @patch

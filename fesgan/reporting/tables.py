@@ -6,7 +6,7 @@
 __all__ = ['METRICS', 'TO_TRUTH', 'UNREADABLE', 'BOOKKEEPING', 'REFERENCES', 'DAGGER', 'DIFFERENT_DATA', 'NEARER', 'NO_PAIRS',
            'LATEX', 'metric_name', 'metric_title', 'read_json', 'read_params', 'read_metrics', 'variant_of',
            'differing', 'plain', 'read_variants', 'read_runs', 'read_edits', 'read_references', 'reference_faces',
-           'readers', 'summarise', 'format_interval', 'p_cell', 'published', 'our_cells', 'their_cells',
+           'readers', 'summarise', 'format_interval', 'p_cell', 'mean_cell', 'published', 'our_cells', 'their_cells',
            'reference_cells', 'nearer_table', 'nearer_sentences', 'show', 'results_table', 'results_note',
            'judge_groups', 'recognition_table', 'recognition_note', 'augmentation_table', 'pair_edits',
            'ablation_table', 'correct_together', 'towards', 'signed', 'readers_say', 'answer_sentence', 'ablation_text',
@@ -271,6 +271,16 @@ def p_cell(p:float # a p-value, NaN if not known
           )->str: # like `.012`
     "A p-value in a table; none is zero."
     return format_p(p).removeprefix("p ").removeprefix("= ") if math.isfinite(p) else "–"
+
+def mean_cell(values, # a Series, NaN where nothing is known
+              people, # who stands behind each
+              scale:float=1, # 100 for shares in per cent
+              digits:int=2 # after the point
+             )->str: # as `format_interval`
+    "The mean of some edits as text, with its interval over people."
+    if values.notna().sum() == 0: return "not known"
+    s = summary((scale*values.astype(float)).to_numpy(), people.to_numpy())
+    return format_interval(s["mean"], s["low"], s["high"], digits, s["groups"])
 
 # %% ../../nbs/reporting/01_tables.ipynb #03299839
 def published(table:str # like `usgan_table1`

@@ -10,9 +10,9 @@ import numpy as np, torch
 
 from ..data.faceset import FaceSet, to_float, to_uint8
 from ..data.expressions import EXPRESSIONS
-from ..data.units import MOST, UNITS
-from ..files import FesganError, choose
-from ..models.conditions import condition_of, intensities, steering
+from ..data.units import MOST
+from ..files import FesganError
+from ..models.conditions import condition_of, intensities, steering, units_set
 from ..models.edit import edit_faces, evaluating
 from .grids import heat, picture_grid
 
@@ -27,9 +27,7 @@ def told_units(generator, # steered by action units
         raise FesganError("This generator is steered by a label, not by action units; choose one that was trained with "
                           "condition: au.")
     now = intensities(faces)
-    to = now.clone()
-    for unit,value in values.items(): to[:, UNITS.index(choose(unit, UNITS, "action unit"))] = value/MOST
-    return kind.steer(now, to)
+    return kind.steer(now, units_set(now, values))
 
 # %% ../../nbs/reporting/00a_unit_figures.ipynb #0a5e0009
 def _picture(generator, face, **values): # a FaceSet of one -> uint8 (S,S,3)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['realness', 'gradient_penalty', 'cycle', 'feature_cycle', 'pair', 'Nets', 'Made', 'edited', 'back', 'reading',
            'scores', 'penalty', 'critic_terms', 'judged', 'generator_terms', 'perceptual_terms', 'way', 'traced_edit',
-           'paired_terms', 'total_variation', 'masked_edit', 'through_mask', 'mask_terms', 'masked_terms',
-           'stepwise_edit', 'stage_shown', 'stage_critic_terms', 'mean_terms', 'unit_critic_terms', 'way_terms',
-           'cascade_terms']
+           'paired_terms', 'total_variation', 'masked_edit', 'through_mask', 'mask_terms', 'painted_terms',
+           'masked_terms', 'stepwise_edit', 'stage_shown', 'stage_critic_terms', 'mean_terms', 'unit_critic_terms',
+           'way_terms', 'cascade_terms']
 
 # %% ../../nbs/training/00_losses.ipynb #1187a60a
 from dataclasses import dataclass, field
@@ -193,10 +193,16 @@ def mask_terms(there:dict, # name -> (B, 1, h, w), masks of the edit
     both = [torch.cat([there[k], again[k]]) for k in there]
     return dict(mask=sum(m.mean() for m in both)/len(both), tv=sum(total_variation(m) for m in both))
 
-def masked_terms(nets, batch, made, noise=None)->dict: # as `generator_terms`; `made` by `masked_edit`
+def painted_terms(nets, batch,
+                  made:Made, # faces and masks of the edit
+                  again:Made # and of the way back
+                 )->dict: # name -> scalar tensor
     "The terms of a generator with masks: those of `generator_terms`, `mask` and `tv`."
-    again = through_mask(nets.G, made.faces, nets.home(batch))
     return judged(nets, batch, made) | dict(cyc=cycle(batch.x, again.faces)) | mask_terms(made.more, again.more)
+
+def masked_terms(nets, batch, made, noise=None)->dict: # as `generator_terms`; `made` by `masked_edit`
+    "The terms of `painted_terms`, there and back."
+    return painted_terms(nets, batch, made, through_mask(nets.G, made.faces, nets.home(batch)))
 
 # %% ../../nbs/training/00_losses.ipynb #869b5d18
 def stepwise_edit(nets, batch)->Made:
@@ -241,9 +247,7 @@ def way_terms(nets, batch)->dict: # name -> scalar tensor
 def cascade_terms(nets, batch, made, noise=None)->dict: # as `masked_terms`; `made` by `stepwise_edit`
     "The terms of every stage, equally weighted (Eq. 2), and the interpolator's."
     def of(stage, s):
-        score,read = nets.D(s.faces)
-        again,masks = stage.painted(s.faces, s.was)
-        terms = dict(adv=-realness(score)) | reading(nets, read, s.units)
-        return terms | dict(cyc=cycle(s.before, again)) | mask_terms(s.masks, masks)
+        asked = batch._replace(x=s.before, now=s.was, to=s.units)
+        return painted_terms(nets, asked, Made(s.faces, s.masks), through_mask(stage, s.faces, s.was))
     stages = zip(nets.G.stages, made.more.values())
     return mean_terms([of(*pair) for pair in stages]) | way_terms(nets, batch)

@@ -428,6 +428,7 @@ def changed(system:System,
 # %% ../../nbs/training/01_systems.ipynb #d7850af8
 _VARIANTS = "Chang & Wang, Facial expression generation (StarGAN variants)"
 _CASCADE = "Wu et al. (2020), Cascade EF-GAN: Progressive facial expression editing with local focuses"
+_MASKED = dict(batch=25, epochs=30, decay_from=2/3) # GANimation's schedule
 _FER2013 = dict(blocks=6, image_size=64, batch=32, epochs=200, decay_from=.5)
 
 def system(name, title, citation, parts=None, **overrides):
@@ -448,10 +449,10 @@ SYSTEMS = {s.name: s for s in (
     system("usgan-paired", "US-GAN's generator, from pairs", "this project: the generator of US-GAN and the true faces, in the "
            "spirit of pix2pix (Isola et al., 2017), without a critic", dict(objective=PairedObjective()), n_critic=1, identity=True),
     system("ganimation", "GANimation", "Pumarola et al. (2018), GANimation: Anatomically-aware facial animation from a single image",
-           dict(nets=GANimationNets(), objective=GANimationObjective()), batch=25, epochs=30, decay_from=2/3),
-    system("efgan", "EF-GAN", _CASCADE, dict(nets=EFGANNets(), objective=GANimationObjective()), batch=25, epochs=30, decay_from=2/3),
-    system("cascade", "Cascade EF-GAN", _CASCADE, dict(nets=CascadeNets(), objective=CascadeObjective()), batch=25, epochs=30,
-           decay_from=2/3), # weights and schedule are not published: as GANimation, its baseline
+           dict(nets=GANimationNets(), objective=GANimationObjective()), **_MASKED),
+    # EF-GAN's weights and schedule are not published: as GANimation, its baseline
+    system("efgan", "EF-GAN", _CASCADE, dict(nets=EFGANNets(), objective=GANimationObjective()), **_MASKED),
+    system("cascade", "Cascade EF-GAN", _CASCADE, dict(nets=CascadeNets(), objective=CascadeObjective()), **_MASKED),
 )}
 
 FIELDS = {} # of any of them, as the first that has it says it
