@@ -29,6 +29,7 @@ LIMITS = [({"rendered"}, "It has seen rendered people, whose skin, hair and wrin
           ({"london"}, "In their own photographs these people are calm or smile; other expressions it knows from elsewhere."),
           ({"moved"}, "To their calm photographs every expression was given by one and the same movement, taken from rendered people, with the mouth of one. So it gives everybody the same expression, not their own.")]
 CARD_MEASURES = dict(acd=("average content distance, 0 is the same picture", 3), accuracy=("edits that the study's own judges read as asked for", 3),
+                jury=("edits that outside networks, which never saw our data, read so", 3),
                 psnr=("PSNR against the true face, dB", 1), ssim=("SSIM against the true face", 3), colour=("distance of colours", 3))
 
 def seen_sets(params:dict # of a run
