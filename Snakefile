@@ -38,6 +38,8 @@ JUDGES = {part + f"-{n}"*(n > 0): (config[part], seed) for part in ("judge", "se
           for n, seed in enumerate(config[part].get("seeds", [0]))}
 READER = config.get("reader")                                     # of action units, where the faces know theirs
 READERS = [f"judges/{j}.safetensors" for j in [*JUDGES, *["reader"]*(READER is not None)]]
+PEOPLE = config.get("people")                                     # a reader of people, for systems that learn from one
+FROZEN = {"people": "judges/people.safetensors"} if PEOPLE is not None else {}   # what trainings may learn from: name -> file
 
 # Which runs there are: run id -> the system, what is changed in it, steps and seed; below WORK/<group>/.
 if config.get("sweep"): config["sweep"] = str(REPOSITORY/config["sweep"])
@@ -140,6 +142,18 @@ rule reader:
     resources: **CARD
     shell: "{params.command} > {log:q} 2>&1"
 
+people = node("01b_people", run="judges/people.ipynb", faces=f"{WORK}/faces", settings=(PEOPLE or {}).get("settings", {}),
+              seed=(PEOPLE or {}).get("seed", 0), out=f"{WORK}/judges", **WHERE)
+
+rule people:
+    "A network that knows the training people, for systems that learn from it; its checkpoint is no output either."
+    input: nb=f"{NB}/01b_people.ipynb", faces=rules.prepare.output
+    output: "judges/people.safetensors"
+    log: "judges/people.log"
+    params: command=people
+    resources: **CARD
+    shell: "{params.command} > {log:q} 2>&1"
+
 def start(run):
     "The generator that a run starts from: that of the same seed of another variant."
     other = RUNS[run].get("start")
@@ -148,12 +162,12 @@ def start(run):
 def started(w): return f"{WORK}/{start(w.run)}" if start(w.run) else None
 
 train = node("02_train", run=lambda w: f"{w.run}/train.ipynb", faces=f"{WORK}/faces", folder=lambda w: f"{WORK}/{w.run}", start=started,
-             fields=lambda w: {k: v for k,v in RUNS[w.run].items() if k != "start"}, common=config.get("train", {}), **WHERE)
+             readers={k: f"{WORK}/{v}" for k, v in FROZEN.items()}, fields=lambda w: {k: v for k,v in RUNS[w.run].items() if k != "start"}, common=config.get("train", {}), **WHERE)
 
 rule train:
     """One run. Its checkpoint is no output, so that a run that was killed goes on instead of starting again.
     What was measured of the generator before goes first. The first seeds come first, in the profile's order."""
-    input: nb=f"{NB}/02_train.ipynb", faces=rules.prepare.output, start=lambda w: [start(w.run)] if start(w.run) else []
+    input: nb=f"{NB}/02_train.ipynb", faces=rules.prepare.output, start=lambda w: [start(w.run)] if start(w.run) else [], readers=[*FROZEN.values()]
     output: "{run,trained/.+|sweep/(?!.*evaluate[.]).+}/generator.safetensors"
     log: "{run}/train.log"
     params: command=train, void=lambda w: shlex.join(f"{w.run}/{f}" for f in MEASURED)

@@ -36,6 +36,7 @@ class Batch(NamedTuple):
     to: Tensor # float32 (B, C), what is asked for, as a condition
     true: Tensor|None = None # float32 (B, 3, H, W): the same person really so, NaN where no such face is known
     way: Tensor|None = None # float32 (B, 68, 4): landmarks of the true face, the way to those of `x`, as shares
+    who: Tensor|None = None # int64 (B,), a number for the person, where somebody asks for it
 
     def each(self, f # tensor -> tensor
             ): # a Batch
@@ -65,7 +66,8 @@ class Batches:
                  cross:bool=True, # with several domains, ask for expressions of the other sets, too
                  augment=None, # (x, bytes of all the faces, rng) -> x, what else is done (pairs: one tall picture)
                  values=None, # float32 (N, C), what each face shows as a condition, one-hot labels if not given
-                 jitter:float=0. # added to what is asked for, uniform on both sides of zero
+                 jitter:float=0., # added to what is asked for, uniform on both sides of zero
+                 who=None # int64 (N,), a number for the person of each face, if batches shall carry it
                 ):
         if not len(faces): raise FesganError("There are no faces to draw batches from.")
         check_domains(faces, domains)
@@ -74,6 +76,7 @@ class Batches:
         self.pairs = faces.partners() if paired else None
         self.labels = faces.labels + len(EXPRESSIONS)*faces.domains if domains > 1 else faces.labels
         self.values = one_hot(self.labels, domains=domains) if values is None else values
+        self.who = who
         self.groups = self.labels if balance else faces.domains if domains > 1 else None # each drawn equally often
         self.rng = torch.Generator(faces.images.device).manual_seed(seed)
         self.order = self._shuffle()
@@ -168,4 +171,5 @@ def next(self:Batches)->Batch:
     if self.jitter: to = to + self.jitter*(2*self._uniform(*to.shape)-1)
     true,way = self._truth(rows, label[order], flipped) if self.pairs is not None else (None, None)
     x,true = self._augmented(x, true)
-    return Batch(x, label, label[order], now, to, true, way)
+    who = None if self.who is None else self.who[rows]
+    return Batch(x, label, label[order], now, to, true, way, who)

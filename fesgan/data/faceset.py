@@ -143,6 +143,23 @@ def load_faces(folder, # written by `prepare_faces`
     if not len(faces): raise FesganError(f"{folder} holds no face of the split {split!r}; its counts are {counts}.")
     return faces.at(size or faces.size)
 
+# %% ../../nbs/data/04c_faceset.ipynb #7luq72i9
+@patch(as_prop=True)
+def names(self:FaceSet)->list: # of texts
+    "The people who are known, in the order of their names."
+    return sorted({str(n) for n in self.catalog.get("subject", pd.Series(dtype=object)).dropna()})
+
+@patch
+def classes(self:FaceSet, names:list # of people
+           )->Tensor: # int64 (N,), a place among the names; -1 where nobody is known
+    "Which of these people each face shows."
+    places = {n: i for i,n in enumerate(names)} | {None: -1}
+    who = [None if w != w or w is None else str(w) for w in self.catalog.get("subject", [None]*len(self))]
+    if strangers := sorted({*who}-places.keys()):
+        raise FesganError(f"{len(strangers)} of these people are not among the {len(names)} that are known, "
+                          f"{strangers[0]!r} for one. Take the faces that those {len(names)} come from.")
+    return torch.tensor([places[w] for w in who], device=self.labels.device)
+
 # %% ../../nbs/data/04c_faceset.ipynb #2ad42f71
 @patch(as_prop=True)
 def still(self:FaceSet): # bool (N,)
