@@ -36,17 +36,18 @@ def layer_macs(layer:nn.Module, # a convolution, transposed convolution or linea
 def each_layer(f, # (layer, what went in, what came out) -> anything
                module:nn.Module, # the network
                *inputs:torch.Tensor # its arguments; give a batch of one for numbers per image
-              )->list: # what `f` said, in the order of the calls
+              )->list: # what `f` returned, in the order of the calls
     "Run `module` once and ask `f` about every convolution and linear layer."
-    said,kinds = [],(nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    hook = lambda layer,inp,out: said.append(f(layer, inp[0], out))
+    answers,kinds = [],(nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    hook = lambda layer,inp,out: answers.append(f(layer, inp[0], out))
     hooks = [m.register_forward_hook(hook) for m in module.modules() if isinstance(m, kinds)]
     try:
         with torch.no_grad(): module(*inputs)
     finally:
         for h in hooks: h.remove()
-    return said
+    return answers
 
+# %% ../../nbs/models/00_blocks.ipynb #wnzrvx5x
 def count_macs(module:nn.Module, # the network
                *inputs:torch.Tensor # its arguments; give a batch of one for MACs per image
               )->int: # multiply-accumulate operations of one forward pass
@@ -75,7 +76,8 @@ def conv_norm(ni:int, # channels in
               act=nn.ReLU # makes the activation; None for no activation
              )->list: # layers, for `nn.Sequential`
     "Convolution without bias, instance norm with learnt scale and shift, activation."
-    layers = [nn.Conv2d(ni, nf, ks, stride, padding=(ks-1)//2, bias=False, padding_mode=padding_mode), InstanceNorm2d(nf, affine=True)]
+    conv = nn.Conv2d(ni, nf, ks, stride, padding=(ks-1)//2, bias=False, padding_mode=padding_mode)
+    layers = [conv, InstanceNorm2d(nf, affine=True)]
     return layers + [act()] if act else layers
 
 # %% ../../nbs/models/00_blocks.ipynb #927da9ad
@@ -89,6 +91,7 @@ class Dropout(nn.Dropout):
 
     def forward(self, x): return F.dropout(x, self.p, self.training or self.at_test)
 
+# %% ../../nbs/models/00_blocks.ipynb #brxmqexh
 def activation(leaky:bool=False, # LeakyReLU with slope 0.01, as in the study's code, or ReLU
                dropout:float=0., # share of values that become zero after it
                at_test:bool=True # dropout in evaluation mode, too
@@ -105,7 +108,8 @@ class ResidualBlock(nn.Module):
                  act=nn.ReLU # makes the activation
                 ):
         super().__init__()
-        self.feature = nn.Sequential(*conv_norm(dim, dim, padding_mode=padding_mode, act=act), *conv_norm(dim, dim, padding_mode=padding_mode, act=None))
+        first = conv_norm(dim, dim, padding_mode=padding_mode, act=act)
+        self.feature = nn.Sequential(*first, *conv_norm(dim, dim, padding_mode=padding_mode, act=None))
 
     def forward(self, x): return x + self.feature(x)
 
