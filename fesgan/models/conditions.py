@@ -49,9 +49,11 @@ def labelled(labels:Tensor, # int64 (N,), expressions
     "Expressions as a label system is told them."
     return one_hot(labels + len(EXPRESSIONS)*places if domains > 1 else labels, domains=domains)
 
-LABEL = Condition(length=len(EXPRESSIONS), reads=len(EXPRESSIONS), term="cls", loss=classification,
-                  of=lambda faces,domains=1: labelled(faces.labels, faces.domains, domains),
-                  asked=lambda faces,rows,targets,domains=1: labelled(targets, faces.domains[rows].to(targets.device), domains))
+# %% ../../nbs/models/00a_conditions.ipynb #va4rmd09
+LABEL = Condition(
+    length=len(EXPRESSIONS), reads=len(EXPRESSIONS), term="cls", loss=classification,
+    of=lambda faces,domains=1: labelled(faces.labels, faces.domains, domains),
+    asked=lambda faces,rows,targets,domains=1: labelled(targets, faces.domains[rows].to(targets.device), domains))
 
 # %% ../../nbs/models/00a_conditions.ipynb #a6b9f12b
 def intensities(faces:FaceSet,
@@ -64,10 +66,11 @@ def with_units(faces:FaceSet)->FaceSet:
     "The faces whose units are known, all seventeen."
     known = ~faces.aus.isnan().any(1)
     if not known.any():
-        raise FesganError("None of these faces has action units. Prepare faces that know them: `fesgan prepare --help` names "
-                          "the ways.")
+        raise FesganError("None of these faces has action units. "
+                          "Prepare faces that know them: `fesgan prepare --help` names the ways.")
     return faces.take(known.cpu().numpy())
 
+# %% ../../nbs/models/00a_conditions.ipynb #vrf97ir2
 def squared(read:Tensor, # (B, 17) of the critic's condition head
             wanted:Tensor # (B, 17), 0 to 1
            )->Tensor: # scalar
@@ -82,6 +85,7 @@ def usual_units(faces:FaceSet # whose units are known or not
     means = torch.stack([faces.aus[faces.labels == e].nanmean(0) for e in range(len(EXPRESSIONS))])/MOST
     return torch.where(means.isnan(), usual, means)
 
+# %% ../../nbs/models/00a_conditions.ipynb #3xhxkw8x
 def asked_units(faces:FaceSet, # all that are there, so that the same person can be found
                 rows:Tensor, # int64 (n,), which of them are edited
                 targets:Tensor, # int64 (n,), expressions
@@ -110,7 +114,8 @@ def units_set(now:Tensor, # float32 (N, 17), 0 to 1
 RELATIVE_AU = Condition(length=len(UNITS), jitter=.1, steer=lambda now,to: to - now, **_UNITS)
 AU_PAIR = Condition(length=2*len(UNITS), jitter=.1, steer=lambda now,to: torch.cat([now, to], 1), **_UNITS)
 
-CONDITIONS = dict(label=LABEL, au=AU, relative_au=RELATIVE_AU, au_pair=AU_PAIR) # by the name that a field of systems takes
+CONDITIONS = dict( # by the name that a field of systems takes
+    label=LABEL, au=AU, relative_au=RELATIVE_AU, au_pair=AU_PAIR)
 
 # %% ../../nbs/models/00a_conditions.ipynb #2c0a7adb
 def condition_of(generator # any module
@@ -123,6 +128,7 @@ def domains_of(generator # any module
     "How many data sets a generator has learnt together."
     return int(getattr(generator, "config", {}).get("domains", 1))
 
+# %% ../../nbs/models/00a_conditions.ipynb #bzbg41fj
 def steering(generator, # whose condition counts
              faces:FaceSet, # all that are there
              rows, # int64 (n,), which of them are edited
