@@ -7,6 +7,7 @@ __all__ = ['POSITIONS', 'critic_layers', 'LeakyReLU', 'PatchConv2d', 'Critic']
 
 # %% ../../nbs/models/02_critic.ipynb #3749677e
 import torch
+from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,12 +19,14 @@ def critic_layers(image_size:int, # side of the images, pixels
                   layers=None # how many halvings are wanted; None: six, or as many as fit
                  )->int: # how many to build
     "Check or choose the number of halvings for an image."
-    if not isinstance(image_size, int) or image_size < 2: raise FesganError(f"Critic: image_size is {image_size!r}; it must be a whole number of pixels, 2 or more.")
+    if not isinstance(image_size, int) or image_size < 2:
+        raise FesganError(f"Critic: image_size is {image_size!r}; it must be a whole number of pixels, 2 or more.")
     most = image_size.bit_length() - 1
     layers = min(6, most) if layers is None else layers
     if not 1 <= layers <= most:
-        raise FesganError(f"Critic: {layers} layers do not fit images of {image_size} pixels, because each layer halves the image; "
-                          f"choose between 1 and {most} layers, or images of at least {2**max(layers, 1)} pixels.")
+        raise FesganError(f"Critic: {layers} layers do not fit images of {image_size} pixels, "
+                          f"because each layer halves the image; choose between 1 and {most} layers, "
+                          f"or images of at least {2**max(layers, 1)} pixels.")
     return layers
 
 # %% ../../nbs/models/02_critic.ipynb #da9cfcd2
@@ -59,6 +62,7 @@ class _Patches(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g): return _Overlaid.apply(g, *ctx.args),None,None,None
 
+# %% ../../nbs/models/02_critic.ipynb #arcig1ae
 class _Overlaid(torch.autograd.Function):
     "Patches added up where they came from."
     @staticmethod
@@ -66,7 +70,8 @@ class _Overlaid(torch.autograd.Function):
         ctx.args = kernel,stride,padding
         (B,C,H,W),(kh,kw),(sh,sw),(ph,pw) = shape,*ctx.args
         h,w = (H+2*ph-kh)//sh+1,(W+2*pw-kw)//sw+1
-        g,x = g.view(B, h, w, kh, kw, C),g.new_zeros(B, H+2*ph, W+2*pw, C)
+        g = g.view(B, h, w, kh, kw, C)
+        x = g.new_zeros(B, H+2*ph, W+2*pw, C)
         for i in range(kh):
             for j in range(kw): x[:, i:i+sh*h:sh, j:j+sw*w:sw] += g[:, :, :, i, j]
         return x[:, ph:ph+H, pw:pw+W].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
@@ -141,19 +146,25 @@ class Critic(nn.Module):
         super().__init__()
         layers = critic_layers(image_size, layers)
         dims = [3] + [width*2**i for i in range(layers)]
-        self.image_size,self.config = image_size,dict(image_size=image_size, n_conditions=n_conditions, width=width, layers=layers)
-        self.main = nn.Sequential(*[l for ni,nf in zip(dims, dims[1:]) for l in (PatchConv2d(ni, nf, 4, 2, 1), LeakyReLU(0.01))])
+        self.image_size = image_size
+        self.config = dict(image_size=image_size, n_conditions=n_conditions, width=width, layers=layers)
+        halvings = ((PatchConv2d(ni, nf, 4, 2, 1), LeakyReLU(0.01)) for ni,nf in zip(dims, dims[1:]))
+        self.main = nn.Sequential(*[layer for halving in halvings for layer in halving])
         self.source = PatchConv2d(dims[-1], 1, 3, padding=1, bias=False)
         self.condition = PatchConv2d(dims[-1], n_conditions, image_size >> layers, bias=False)
 
     def forward(self, x):
-        if x.shape[-2:] != (self.image_size, self.image_size):
-            raise FesganError(f"Critic: the images are {tuple(x.shape[-2:])} pixels, this critic was built for {self.image_size}x{self.image_size}.")
+        side = self.image_size
+        if x.shape[-2:] != (side, side):
+            raise FesganError(f"Critic: the images are {tuple(x.shape[-2:])} pixels, "
+                              f"this critic was built for {side}x{side}.")
         h = self.main(x)
         return self.source(h), self.condition(h).flatten(1)
 
-    def features(self, x, n:int=4):
-        "The outputs of the first `n` layers, after LeakyReLU: what a perceptual loss compares."
-        outs = []
-        for layer in self.main[:2*n]: outs.append(layer(outs[-1] if outs else x))
-        return outs[1::2]
+# %% ../../nbs/models/02_critic.ipynb #mfxxq6vn
+@patch
+def features(self:Critic, x, n:int=4):
+    "The outputs of the first `n` layers, after LeakyReLU: what a perceptual loss compares."
+    outs = []
+    for layer in self.main[:2*n]: outs.append(layer(outs[-1] if outs else x))
+    return outs[1::2]
