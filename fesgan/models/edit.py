@@ -36,9 +36,10 @@ def conditions_of(generator # a Generator, or any other module
     known = getattr(generator, "config", {}).get("n_conditions", len(EXPRESSIONS))
     return int(known*domains_of(generator))
 
+# %% ../../nbs/models/03_edit.ipynb #19oqsmxf
 def condition(generator, # a Generator, or any other module
               targets, # int64 (N,), 0 to `conditions_of(generator)` - 1
-              now=None # float32 (17,), 0 to 1, the units that the face shows; those of a calm face if they are not known
+              now=None # float32 (17,), 0 to 1, the units that the face shows; not given: those of a calm face
              ): # float32 (N, C)
     "The condition vectors that stand for targets, where no more is known of the faces."
     kind,n = condition_of(generator),conditions_of(generator)
@@ -70,21 +71,22 @@ def as_conditions(generator, # a Generator, or any other module
         raise FesganError(f"Targets run from {int(targets.min())} to {int(targets.max())}; allowed are 0 to {known-1}.")
     return targets
 
+# %% ../../nbs/models/03_edit.ipynb #g31esr44
 def edit_faces(generator, # maps (float (B,3,S,S), condition (B,C)) to float (B,3,S,S)
                images, # uint8 (N,3,S,S), on any device
                targets, # see `as_conditions`; of the second of two data sets learned together: expression + 7
                batch_size:int=32, # faces at once
-               dtype:torch.dtype=None # torch.bfloat16 is faster where the device has it, and off by a grey level now and then
+               dtype:torch.dtype=None # torch.bfloat16: faster where the device has it, now and then off by a grey level
               ): # uint8 (N,3,S,S), on the device of `images`
     "Give every face its target expression."
     images = as_batch(images)
     targets = as_conditions(generator, targets, len(images))
     if not len(images): return images
     device = next(iter(generator.parameters()), images).device
-    def told(c): return condition(generator, c.to(device)) if c.ndim == 1 else c.to(device)
+    def vectors(c): return condition(generator, c.to(device)) if c.ndim == 1 else c.to(device)
     keep_memory()
     with evaluating(generator), torch.autocast(device.type, dtype, enabled=dtype is not None):
-        done = [to_uint8(generator(to_float(x.to(device)), told(c))).to(images.device)
+        done = [to_uint8(generator(to_float(x.to(device)), vectors(c))).to(images.device)
                 for x,c in zip(images.split(batch_size), targets.split(batch_size), strict=True)]
     return torch.cat(done)
 
