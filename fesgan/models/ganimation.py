@@ -7,6 +7,7 @@ __all__ = ['MASK_KEEPS', 'kept_share', 'painted_change', 'Painter', 'GANimation'
 
 # %% ../../nbs/models/04_ganimation.ipynb #75f28c34
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from ..files import FesganError, choose
@@ -14,7 +15,7 @@ from .blocks import ResidualBlock, wide
 from .generator import check_input, decoder, encoder, with_condition
 
 # %% ../../nbs/models/04_ganimation.ipynb #dbfe9a54
-MASK_KEEPS = ("input", "colour") # what a mask of 1 shows; input in the authors' code, colour in the paper's first version
+MASK_KEEPS = ("input", "colour") # what a mask of 1 shows: as in the authors' code, and in the paper's first version
 
 def kept_share(mask:torch.Tensor, # (B, 1, H, W) in [0, 1], as the head gives it
                mask_keeps:str="input" # one of `MASK_KEEPS`
@@ -43,6 +44,7 @@ class Painter(nn.Module):
         "What is added to the input, (B, 3, H, W)."
         return self.traced(x, c)[1]
 
+# %% ../../nbs/models/04_ganimation.ipynb #toj2am0c
 class GANimation(Painter):
     "StarGAN's encoder, residual blocks and decoder with a head for colours and one for a mask."
     condition = "au" # what steers it, a key of `CONDITIONS`
@@ -63,27 +65,34 @@ class GANimation(Painter):
         self.decode = decoder(width)[:-1]
         self.colour,self.mask = (nn.Conv2d(width, n, 7, padding=3, bias=False) for n in (3, 1))
 
-    def parts(self, x, c):
-        "What the heads give: colours in [-1, 1], (B, 3, H, W), and the mask in [0, 1], (B, 1, H, W)."
-        check_input(x, c, self.condition_length, "residual")
-        h = self.decode(self.body(self.encode(with_condition(x, c))))
-        return wide(self.colour(h)).tanh(),wide(self.mask(h)).sigmoid()
+# %% ../../nbs/models/04_ganimation.ipynb #tyec43bf
+@patch
+def parts(self:GANimation, x, c):
+    "What the heads give: colours in [-1, 1], (B, 3, H, W), and the mask in [0, 1], (B, 1, H, W)."
+    check_input(x, c, self.condition_length, "residual")
+    h = self.decode(self.body(self.encode(with_condition(x, c))))
+    return wide(self.colour(h)).tanh(),wide(self.mask(h)).sigmoid()
 
-    def change(self, x, colour, mask):
-        "What the two `parts` add to the input, (B, 3, H, W)."
-        return painted_change(x, colour, kept_share(mask, self.config["mask_keeps"]))
+@patch
+def change(self:GANimation, x, colour, mask):
+    "What the two `parts` add to the input, (B, 3, H, W)."
+    return painted_change(x, colour, kept_share(mask, self.config["mask_keeps"]))
 
-    def painted(self, x, c)->tuple: # faces (B, 3, H, W), and {name: mask (B, 1, H, W)}
-        "The edited faces, and the mask that they were painted through."
-        colour,mask = self.parts(x, c)
-        return x + self.change(x, colour, mask),dict(mask=mask)
+# %% ../../nbs/models/04_ganimation.ipynb #6c1zn6h8
+@patch
+def painted(self:GANimation, x, c)->tuple: # faces (B, 3, H, W), and {name: mask (B, 1, H, W)}
+    "The edited faces, and the mask that they were painted through."
+    colour,mask = self.parts(x, c)
+    return x + self.change(x, colour, mask),dict(mask=mask)
 
-    def traced(self, x, c, strength:float=1.):
-        "As any painter's, without the rounding of a difference."
-        change = strength*self.change(x, *self.parts(x, c))
-        return x+change,change,None
+@patch
+def traced(self:GANimation, x, c, strength:float=1.):
+    "As any painter's, without the rounding of a difference."
+    change = strength*self.change(x, *self.parts(x, c))
+    return x+change,change,None
 
-    def maps(self, x, c):
-        "What can be shown: `mask`, the share that comes from the input, (B, 1, H, W), and `colour`, (B, 3, H, W)."
-        colour,mask = self.parts(x, c)
-        return dict(mask=kept_share(mask, self.config["mask_keeps"]), colour=colour)
+@patch
+def maps(self:GANimation, x, c):
+    "What can be shown: `mask`, the share that comes from the input, (B, 1, H, W), and `colour`, (B, 3, H, W)."
+    colour,mask = self.parts(x, c)
+    return dict(mask=kept_share(mask, self.config["mask_keeps"]), colour=colour)
