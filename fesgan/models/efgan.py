@@ -19,16 +19,19 @@ from .generator import SKIPS, check_input, decoder, encoder
 # %% ../../nbs/models/05_efgan.ipynb #e24b2d79
 FOCUSES = dict(eyes=(40, 92), nose=(40, 48), mouth=(40, 60)) # height and width of a patch at 128 pixels (Sec. 4.1)
 MARKS = dict(eyes=slice(36, 48), nose=slice(27, 36), mouth=slice(48, 68)) # which of the 68 landmarks
-CENTRES = dict(landmarks=((.50, .38), (.50, .54), (.50, .71)), # crop: means over 112 of the rendered faces, (x, y) of eyes, nose, mouth
-               rigid=((.50, .37), (.50, .53), (.50, .70)),
-               face=((.50, .23), (.50, .43), (.50, .65)),
-               centre=((.50, .44), (.50, .60), (.50, .77)),
-               whole=((.50, .44), (.50, .60), (.50, .77)))
+CENTRES = dict( # crop: (x, y) of eyes, nose and mouth, means over 112 of the rendered faces
+    landmarks=((.50, .38), (.50, .54), (.50, .71)),
+    rigid=((.50, .37), (.50, .53), (.50, .70)),
+    face=((.50, .23), (.50, .43), (.50, .65)),
+    centre=((.50, .44), (.50, .60), (.50, .77)),
+    whole=((.50, .44), (.50, .60), (.50, .77)))
 STEP = 256 # centres are multiples of 1/256, which every precision holds exactly
 
+# %% ../../nbs/models/05_efgan.ipynb #kpiadd2o
 def patch_box(centre:tuple, # (x, y), shares of the sides
               focus:str, # a key of `FOCUSES`
-              height:int, width:int # of the picture, pixels
+              height:int, # of the picture, pixels
+              width:int # likewise
              )->tuple: # top, left, height, width, all inside of it
     "Where a patch lies in a picture."
     x,y = centre
@@ -97,7 +100,8 @@ class EFGAN(Painter):
                 ):
         super().__init__()
         choose(skip, SKIPS, "skip")
-        self.config = dict(n_conditions=n_conditions, width=width, blocks=blocks, focuses=focuses, mask_keeps=mask_keeps, skip=skip)
+        self.config = dict(n_conditions=n_conditions, width=width, blocks=blocks, focuses=focuses,
+                           mask_keeps=mask_keeps, skip=skip)
         self.condition_length = n_conditions
         def transformer(): return GANimation(n_conditions, width, blocks, mask_keeps)
         self.whole = transformer()
@@ -107,17 +111,21 @@ class EFGAN(Painter):
         self.register_load_state_dict_post_hook(lambda self,_: self.look_at(self.centres))
         self.look_at(mean_centres(None))
 
-    def look_at(self, centres): # float (3, 2), see `mean_centres`
-        "Put the patches where eyes, nose and mouth are."
-        if not self.centres.is_meta: self.centres.copy_(centres)
-        self.places = dict(zip(FOCUSES, [(.5, .5)]*3 if centres.is_meta else centres.tolist()))
+# %% ../../nbs/models/05_efgan.ipynb #x4ww291z
+@patch
+def look_at(self:EFGAN, centres): # float (3, 2), see `mean_centres`
+    "Put the patches where eyes, nose and mouth are."
+    if not self.centres.is_meta: self.centres.copy_(centres)
+    self.places = dict(zip(FOCUSES, [(.5, .5)]*3 if centres.is_meta else centres.tolist()))
 
-    def settle(self, faces): # a FaceSet
-        "Learn from the training faces where to look."
-        self.look_at(mean_centres(faces.landmarks, faces.crop))
+@patch
+def settle(self:EFGAN, faces): # a FaceSet
+    "Learn from the training faces where to look."
+    self.look_at(mean_centres(faces.landmarks, faces.crop))
 
-    def boxes(self, x): # -> one for each of `local`, see `patch_box`
-        return [patch_box(self.places[f], f, *x.shape[-2:]) for f in self.local]
+@patch
+def boxes(self:EFGAN, x): # -> one for each of `local`, see `patch_box`
+    return [patch_box(self.places[f], f, *x.shape[-2:]) for f in self.local]
 
 # %% ../../nbs/models/05_efgan.ipynb #5d7c2661
 @patch
@@ -132,6 +140,7 @@ def focused(self:EFGAN, x, c):
         masks[f"mask_{name}"] = mask
     return changes,masks
 
+# %% ../../nbs/models/05_efgan.ipynb #gwv64f33
 @patch
 def painted(self:EFGAN, x, c)->tuple: # faces (B, 3, H, W), and {name: mask (B, 1, h, w)}
     "The edited faces, and the masks that they were painted through."
@@ -146,7 +155,7 @@ def painted(self:EFGAN, x, c)->tuple: # faces (B, 3, H, W), and {name: mask (B, 
 # %% ../../nbs/models/05_efgan.ipynb #9e545216
 @patch
 def maps(self:EFGAN, x, c)->dict: # name -> (B, channels, H, W)
-    "What can be shown: `mask`, the share of the input in the global result; `colour`, its paint; `focus`, the share that the focuses paint."
+    "What can be shown: `mask`, the input's share of the global result, `colour`, its paint, `focus`, the local share."
     colour,mask = self.whole.parts(x, c)
     kept = kept_share(mask, self.config["mask_keeps"])
     if not self.local: return dict(mask=kept, colour=colour, focus=torch.zeros_like(kept))
