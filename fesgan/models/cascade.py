@@ -30,11 +30,13 @@ class Interpolator(nn.Module):
                 ):
         super().__init__()
         self.net = _layers(2*units, width, width, units)
-        nn.init.zeros_(self.net[-1].weight), nn.init.zeros_(self.net[-1].bias)
+        nn.init.zeros_(self.net[-1].weight)
+        nn.init.zeros_(self.net[-1].bias)
 
     def forward(self, now, residual): # (B, units) each, 0 to 1 and -1 to 1 -> (B, units)
         return now + residual + self.net(torch.cat([now, residual], 1))
 
+# %% ../../nbs/models/05a_cascade.ipynb #po3hyx0z
 class UnitCritic(nn.Module):
     "Scores how much units look like those of a real face; higher is more real (Sec. 3.2, Wasserstein)."
     def __init__(self, units:int=17, # numbers of a face
@@ -61,6 +63,7 @@ class Stage:
         masks = {k: m.detach() for k,m in self.masks.items()}
         return Stage(*(t.detach() for t in (self.before, self.was, self.units, self.faces)), masks)
 
+# %% ../../nbs/models/05a_cascade.ipynb #06q6jmlt
 class Cascade(Painter):
     "EF-GANs in a row, and the interpolator that says what the face shows between them."
     condition = "au_pair" # what steers it: what a face shows, and what it shall show
@@ -76,7 +79,8 @@ class Cascade(Painter):
                 ):
         super().__init__()
         if stages < 1: raise FesganError(f"Cascade: stages is {stages}; it must be 1 or more.")
-        if n_conditions % 2: raise FesganError(f"Cascade: its condition is a pair, so n_conditions must be even, not {n_conditions}.")
+        if n_conditions % 2:
+            raise FesganError(f"Cascade: its condition is a pair, so n_conditions must be even, not {n_conditions}.")
         own = dict(width=width, blocks=blocks, focuses=focuses, mask_keeps=mask_keeps, skip=skip)
         self.config = dict(n_conditions=n_conditions, **own, stages=stages)
         self.condition_length = n_conditions
@@ -91,19 +95,22 @@ class Cascade(Painter):
 @patch
 def way(self:Cascade, c, steps:int=None)->list: # of (B, units), the input's first and the target's last
     "What the face shows before the first step, between the steps, and after the last."
-    steps = len(self.stages) if steps is None else steps
-    if not 1 <= steps <= len(self.stages):
-        raise FesganError(f"Cascade: steps is {steps}; it has {len(self.stages)} stages, so 1 to {len(self.stages)} are allowed.")
+    stages = len(self.stages)
+    steps = stages if steps is None else steps
+    if not 1 <= steps <= stages:
+        raise FesganError(f"Cascade: steps is {steps}; it has {stages} stages, so 1 to {stages} are allowed.")
     if c.ndim != 2 or c.shape[1] != self.condition_length:
-        raise FesganError(f"Cascade: conditions must be (B, {self.condition_length}), what a face shows and what it shall "
-                          f"show; these are {tuple(c.shape)}.")
+        raise FesganError(f"Cascade: conditions must be (B, {self.condition_length}), what a face shows and what "
+                          f"it shall show; these are {tuple(c.shape)}.")
     now,to = c.chunk(2, 1)
     return [now, *(self.between(now, k/steps*(to-now)) for k in range(1, steps)), to]
 
+# %% ../../nbs/models/05a_cascade.ipynb #6plt9kfo
 @patch
 def steps(self:Cascade, x, c, steps:int=None)->list: # of Stages
-    "The edit, step by step. The units between are fixed where faces are made: they learn from their own terms alone."
-    units,stages = [u.detach() for u in self.way(c, steps)],[]
+    "The edit, step by step; no gradient reaches the units between."
+    units = [u.detach() for u in self.way(c, steps)]
+    stages = []
     for k,(was,wanted) in enumerate(zip(units, units[1:])):
         faces,masks = self.stages[k].painted(x, wanted)
         stages.append(Stage(x, was, wanted, faces, masks))
