@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Name', 'Folder', 'Count', 'Seed', 'Seeds', 'SEEDS', 'Scalars', 'View', 'Ablation', 'Pair', 'RULES', 'SIZES', 'Groups',
-           'Views', 'Seconds', 'OPTIONS', 'EVALUATION', 'CELL', 'RUN_KEYS', 'repository', 'find_profile', 'Part',
-           'Data', 'JudgePart', 'ReaderPart', 'Augment', 'TestFaces', 'Profile', 'at', 'sentence', 'checked',
-           'read_profile', 'settings', 'merged', 'read_sweep', 'sweep_folder', 'study_runs', 'study_folders',
+           'Views', 'Seconds', 'OPTIONS', 'CELL', 'EVALUATION', 'RUN_KEYS', 'repository', 'find_profile', 'Part',
+           'Data', 'JudgePart', 'ReaderPart', 'Augment', 'TestFaces', 'Contents', 'Profile', 'at', 'sentence',
+           'checked', 'read_profile', 'merged', 'settings', 'read_sweep', 'sweep_folder', 'study_runs', 'study_folders',
            'run_system', 'check_starts', 'check_runs', 'check_ablations', 'check_sweep', 'check_judges', 'check_data',
            'check_files', 'check_values', 'schema', 'write_schema']
 
@@ -62,10 +62,17 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_different)]
 SEEDS = "a list of whole numbers from 0, each once, such as [0, 1, 2]"
 Scalars = dict[str, Annotated[Any, AfterValidator(_scalar)]]
+
+# %% ../../nbs/app/00_profiles.ipynb #jyep22sf
 View = Annotated[str, Field(pattern=r"^[23]\d_\w+$")]
 Ablation = Annotated[str, Field(pattern=r"^(1\d_)?[a-z]\w*$"), AfterValidator(lambda name: re.sub(r"^1\d_", "", name))]
 Pair = Annotated[list[Name], Field(min_length=2, max_length=2)]
-RULES = ("prepare", "judge", "reader", "train", "adopt", "share", "evaluate", "augment", "answer", "publish") # of the Snakefile
+RULES = ("prepare", "judge", "reader", "train", "adopt", "share", "evaluate", "augment", "answer",
+         "publish") # of the Snakefile
+SIZES = ("toy", "short", "shipped", "real") # how much a group's numbers say
+Groups = dict[Literal["trained", "shipped"], Annotated[list[str], Field(min_length=2, max_length=2)]]
+Views = Annotated[list[View], AfterValidator(_different)]
+Seconds = dict[Literal[RULES], Annotated[float, Field(gt=0)]]
 
 # %% ../../nbs/app/00_profiles.ipynb #2fcdd99c
 class Part(BaseModel):
@@ -110,27 +117,28 @@ class TestFaces(Part):
     sweep: Count | None = Field(None, description="a whole number from 1; null: all")
 
 # %% ../../nbs/app/00_profiles.ipynb #271287ac
-SIZES = ("toy", "short", "shipped", "real") # how much a group's numbers say
-Groups = dict[Literal["trained", "shipped"], Annotated[list[str], Field(min_length=2, max_length=2)]]
-Views = Annotated[list[View], AfterValidator(_different)]
-Seconds = dict[Literal[RULES], Annotated[float, Field(gt=0)]]
-
-class Profile(Part):
-    "A study."
+class Contents(Part):
+    "What a study is about."
     name: Name = Field(description="the study's folder: up to 64 letters, digits, dots, dashes and underscores")
     title: str = Field(min_length=1, description="of the report")
     groups: Groups = Field(description="trained, shipped: [toy, short, shipped or real; a sentence more]")
     data: Data = Field(description="the faces: dataset, folder, size, crop, split, test_share, limit, seed")
     judge: JudgePart = Field(description="who reads the edits: settings, limit, seeds")
     second: JudgePart | None = Field(None, description="another network's opinion: settings, limit, seeds")
-    reader: ReaderPart | None = Field(None, description="a network that reads action units, where the faces know theirs: settings, limit, seed")
+    reader: ReaderPart | None = Field(None,
+        description="a network that reads action units, where the faces know theirs: settings, limit, seed")
     augment: Augment | None = Field(None, description="classifiers that learn edits: settings, epochs, limit, seeds")
     shipped: list[Name] = Field([], description="a list of generators in data/models")
     variants: dict[Name, Scalars] = Field({}, description="name: {system: ..., and each field that is changed}")
     train: Scalars = Field({}, description="fields of every variant, and steps, log_every, sample_every, save_every")
     seeds: Seeds = Field([0], description=SEEDS + ": a run of each variant for each")
+
+# %% ../../nbs/app/00_profiles.ipynb #qkzyj58k
+class Profile(Contents):
+    "A study."
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the networks are")
-    precision: Literal["32-true", "bf16-mixed", "auto"] = Field("32-true", description="of trainings, judges and edits; auto: what is fastest on the device")
+    precision: Literal["32-true", "bf16-mixed", "auto"] = Field("32-true",
+        description="of trainings, judges and edits; auto: what is fastest on the device")
     gpu_mem_mb: int = Field(0, ge=0, description="megabytes of a card that a training takes, 0 or more")
     minutes: Count = Field(60, description="longest time of a training on a cluster, minutes, 1 or more")
     inception: str | None = Field(None, description="a file with Inception's weights, for FID")
@@ -144,6 +152,14 @@ class Profile(Part):
     sweep: str | None = Field(None, description="a csv, one row a run")
     replace: bool = Field(False, description="true or false: may finished runs be thrown away?")
 
+# %% ../../nbs/app/00_profiles.ipynb #ihlskpmh
+@contextmanager
+def at(place # like "tiny.yaml, variants.usgan"
+      ):
+    "Say where an error lies."
+    try: yield
+    except FesganError as e: raise FesganError(f"{place}: {e}") from None
+
 # %% ../../nbs/app/00_profiles.ipynb #f645463b
 def _known_sizes(p): # a Profile
     "Every group that has runs is described, with a size that reports know."
@@ -152,7 +168,8 @@ def _known_sizes(p): # a Profile
             raise FesganError(f"groups.{g} is missing, and there are {', '.join(names)}; "
                               "say [toy, short, shipped or real; a sentence more].")
     for g,(size,_) in p.groups.items(): choose(size, SIZES, f"groups.{g}: the size")
-    if p.sweep and "trained" not in p.groups: raise FesganError("groups.trained is missing; a sweep's runs are of its size.")
+    if p.sweep and "trained" not in p.groups:
+        raise FesganError("groups.trained is missing; a sweep's runs are of its size.")
 
 def _known_pairs(p): # a Profile
     "Both sides of an ablation are in one group."
@@ -163,10 +180,11 @@ def _known_pairs(p): # a Profile
                 raise FesganError(f"ablations.{name}: {pair} is not known; choose two of the variants "
                                   f"{', '.join(p.variants)}, or two of the shipped {', '.join(p.shipped) or '(none)'}.")
 
+# %% ../../nbs/app/00_profiles.ipynb #zutt4wbk
 def _possible_views(p): # a Profile
     "Nothing is asked for that the profile itself rules out."
     faces = [v for v in p.views if v.startswith("3")]
-    lacking = [name for name,said in p.variants.items() if "system" not in said]
+    lacking = [name for name,fields in p.variants.items() if "system" not in fields]
     if lacking: raise FesganError(f"variants.{lacking[0]}: its `system` is missing, for instance {{system: usgan}}.")
     if faces and not p.pictures:
         raise FesganError(f"views: {', '.join(faces)} shows faces, which pictures: false forbids; leave it out.")
@@ -177,43 +195,39 @@ def _possible_views(p): # a Profile
 
 # %% ../../nbs/app/00_profiles.ipynb #22f9eeae
 def _part(annotation): # a type, perhaps with None
+    "The part of the schema that it stands for, if any."
     return next((t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, Part)), None)
 
 def _described(place): # keys, outermost first
     "The last part of the schema on the way to a place, and the last description."
-    part,said = Profile,""
+    part,description = Profile,""
     for key in place:
         if part is None or key not in part.model_fields: break
-        found = part.model_fields[key]
-        part,said = _part(found.annotation),found.description or said
-    return part,said
+        entry = part.model_fields[key]
+        part,description = _part(entry.annotation),entry.description or description
+    return part,description
 
-@contextmanager
-def at(place # like "tiny.yaml, variants.usgan"
-      ):
-    "Say where an error lies."
-    try: yield
-    except FesganError as e: raise FesganError(f"{place}: {e}") from None
-
+# %% ../../nbs/app/00_profiles.ipynb #fenhgbjc
 def sentence(error, # pydantic's ValidationError
             )->str: # the place, the value, what is allowed
     "The first thing that is wrong with a profile."
     e = error.errors(include_url=False)[0]
-    place,allowed = [str(k) for k in e["loc"] if k != "[key]"],_described(e["loc"])[1]
+    place = ".".join(str(k) for k in e["loc"] if k != "[key]")
+    allowed = _described(e["loc"])[1]
     if e["type"] == "extra_forbidden":
-        known = _described(e["loc"][:-1])[0].model_fields
-        return f"{'.'.join(place)}: key {place[-1]!r} is not known; choose one of: {', '.join(known)}."
-    if e["type"] == "missing": return f"{'.'.join(place)} is missing: {allowed}."
+        keys = _described(e["loc"][:-1])[0].model_fields
+        return f"{place}: key {str(e['loc'][-1])!r} is not known; choose one of: {', '.join(keys)}."
+    if e["type"] == "missing": return f"{place} is missing: {allowed}."
     why = re.sub("Input should|String should", "it should", e["msg"].removeprefix("Value error, "))
-    return f"{'.'.join(place)}: {reprlib.repr(e['input'])} is not allowed: {why[:1].lower()+why[1:]} ({allowed})."
+    return f"{place}: {reprlib.repr(e['input'])} is not allowed: {why[:1].lower()+why[1:]} ({allowed})."
 
 # %% ../../nbs/app/00_profiles.ipynb #98e1162c
-def checked(said:dict, # keys and values of a profile
+def checked(keys:dict, # keys and values of a profile
             where="the profile" # for the message: its file
            )->dict: # the same; what is not given stays away
     "A profile whose keys, kinds of values and names are right, or an error in one sentence."
     try:
-        p = Profile.model_validate(said)
+        p = Profile.model_validate(keys)
         for check in (_known_sizes, _known_pairs, _possible_views): check(p)
     except ValidationError as e: raise FesganError(f"{where}, {sentence(e)}") from None
     except FesganError as e: raise FesganError(f"{where}, {e}") from None
@@ -222,13 +236,23 @@ def checked(said:dict, # keys and values of a profile
 def read_profile(path:Path # from `find_profile`
                 )->dict: # its keys and values
     "What a profile says, checked."
-    said = read_yaml(path)
-    if not said.get("name"):
+    keys = read_yaml(path)
+    if not keys.get("name"):
         raise FesganError(f"{path} is no profile: it has no `name`. Copy one of profiles/ and change it.")
-    return checked(said, path)
+    return checked(keys, path)
 
 # %% ../../nbs/app/00_profiles.ipynb #0f5b0887
+def merged(profile:dict, # keys and values
+           changes:dict # what replaces or joins them
+          )->dict: # a new one
+    "A profile with changes, as deep as they go."
+    deep = lambda k, v: merged(profile[k], v) if isinstance(v, dict) and isinstance(profile.get(k), dict) else v
+    return profile | {k: deep(k, v) for k,v in changes.items()}
+
+# %% ../../nbs/app/00_profiles.ipynb #kbgrni1k
 OPTIONS = ("name", "work", "out", "sweep", "replace") # have options of their own, or none
+
+def _nested(keys, value): return value if not keys else {keys[0]: _nested(keys[1:], value)}
 
 def settings(pairs:list # of `--set`: texts like "train.steps=2000"
             )->dict: # nested, as it is merged into the profile
@@ -244,27 +268,28 @@ def settings(pairs:list # of `--set`: texts like "train.steps=2000"
             raise FesganError(f"--set {pair!r}: {value!r} is not YAML; write for instance seeds=[0,1].") from None
     return out
 
-def _nested(keys, value): return value if not keys else {keys[0]: _nested(keys[1:], value)}
-
-def merged(profile:dict, # keys and values
-           changes:dict # what replaces or joins them
-          )->dict: # a new one
-    "A profile with changes, as deep as they go."
-    deep = lambda k, v: merged(profile[k], v) if isinstance(v, dict) and isinstance(profile.get(k), dict) else v
-    return profile | {k: deep(k, v) for k,v in changes.items()}
-
 # %% ../../nbs/app/00_profiles.ipynb #d41b1fb0
-EVALUATION = ("evaluate.limit", "evaluate.seed") # columns that change the evaluation, not the training
+CELL = r"[A-Za-z0-9.+-][A-Za-z0-9._+-]{0,63}"
 
 def _cells(path):
+    "The cells of a csv, row by row."
     try:
         with path.open(newline="", encoding="utf-8-sig") as f:
             return [[c.strip() for c in row] for row in csv.reader(f, strict=True) if row]
     except (UnicodeDecodeError, csv.Error, OSError) as e:
         raise FesganError(f"{path} cannot be read as a csv: {e}.") from None
 
-CELL = r"[A-Za-z0-9.+-][A-Za-z0-9._+-]{0,63}"
+def _check_cells(head, rows):
+    if not rows: raise FesganError("it has no row; each row is a run.")
+    if len(set(head)) < len(head): raise FesganError(f"two columns have one name: {', '.join(head)}.")
+    for n,row in enumerate(rows, 2):
+        if len(row) != len(head) or not all(row):
+            raise FesganError(f"line {n}: every run needs a value in each of {', '.join(head)}.")
+        bad = next((c for c in row if not re.fullmatch(CELL, c) or c in (".", "..")), None)
+        if bad: raise FesganError(f"line {n}: {reprlib.repr(bad)} is not allowed: a cell is a number, or a word of "
+                                  "letters, digits, dots, dashes and underscores.")
 
+# %% ../../nbs/app/00_profiles.ipynb #bb3rpg7x
 def read_sweep(path # a csv: a column `system`, perhaps `seed`, and what varies
               )->list: # one dict a row: column -> text
     "The rows of a sweep, or what is wrong with the table."
@@ -279,17 +304,9 @@ def read_sweep(path # a csv: a column `system`, perhaps `seed`, and what varies
     with at(path): _check_cells(head, rows)
     return [dict(zip(head, row)) for row in rows]
 
-def _check_cells(head, rows):
-    if not rows: raise FesganError("it has no row; each row is a run.")
-    if len(set(head)) < len(head): raise FesganError(f"two columns have one name: {', '.join(head)}.")
-    for n,row in enumerate(rows, 2):
-        if len(row) != len(head) or not all(row):
-            raise FesganError(f"line {n}: every run needs a value in each of {', '.join(head)}.")
-        bad = next((c for c in row if not re.fullmatch(CELL, c) or c in (".", "..")), None)
-        if bad: raise FesganError(f"line {n}: {reprlib.repr(bad)} is not allowed: a cell is a number, or a word of "
-                                  "letters, digits, dots, dashes and underscores.")
-
 # %% ../../nbs/app/00_profiles.ipynb #6a6124ac
+EVALUATION = ("evaluate.limit", "evaluate.seed") # columns that change the evaluation, not the training
+
 def sweep_folder(row:dict, # from `read_sweep`
                  evaluated:bool=True # with what varies in the evaluation? the training's folder is without
                 )->str: # like sweep/system~usgan/l_cyc~1/seed~0
@@ -300,18 +317,18 @@ def study_runs(profile:dict # checked, with `sweep` if there is one; a sweep's p
               )->dict: # run folder -> system, changed fields, steps, seed
     "Everything that is trained, the first seed of each variant before the second."
     common = profile.get("train", {})
-    runs = {f"trained/{name}/seed{s}": {**common, **said, "seed": s}
-            for s in profile.get("seeds", [0]) for name,said in profile.get("variants", {}).items()}
+    runs = {f"trained/{name}/seed{s}": {**common, **fields, "seed": s}
+            for s in profile.get("seeds", [0]) for name,fields in profile.get("variants", {}).items()}
     for row in read_sweep(profile["sweep"]) if profile.get("sweep") else []:
         runs[sweep_folder(row, False)] = {**common, **{k: v for k,v in row.items() if k not in EVALUATION}}
     return runs
 
+# %% ../../nbs/app/00_profiles.ipynb #ecr57mg4
 def study_folders(profile:dict # with `work` and `out` where they are given
                  )->tuple: # folders: what the study works in, where its report is; either may count from the repository
     "Where a study puts what it makes."
     work = f"{profile.get('work') or 'reports/runs'}/{profile['name']}"
     return work,f"{profile['out']}/{profile['name']}" if profile.get("out") else f"{work}/report"
-
 
 # %% ../../nbs/app/00_profiles.ipynb #a4d23781
 RUN_KEYS = dict(steps="critic updates", log_every="updates between lines of history",
@@ -321,14 +338,15 @@ def _whole(value, what, least=1, most=2**32-1):
     if not re.fullmatch(r"\d{1,10}", str(value)) or not least <= int(value) <= most:
         raise FesganError(f"{what}={value!r} is not allowed; it is a whole number from {least} to {most}.")
 
-def run_system(said:dict, # a run: system, changed fields, steps, seed
+def run_system(run:dict, # system, changed fields, steps, seed
               ): # a System
     "The system of a run, its values checked."
     from fesgan.training.systems import FIELDS, get_system
-    for k in said: choose(k, ["system", "seed", "start", *RUN_KEYS, *FIELDS], "key")
-    for k in said.keys() & {*RUN_KEYS}: _whole(said[k], k)
-    _whole(said.get("seed", 0), "seed", 0)
-    return get_system(said["system"], **{k: v for k,v in said.items() if k not in ("system", "seed", "start", *RUN_KEYS)})
+    apart = ("system", "seed", "start", *RUN_KEYS) # no fields
+    for k in run: choose(k, [*apart, *FIELDS], "key")
+    for k in run.keys() & {*RUN_KEYS}: _whole(run[k], k)
+    _whole(run.get("seed", 0), "seed", 0)
+    return get_system(run["system"], **{k: v for k,v in run.items() if k not in apart})
 
 # %% ../../nbs/app/00_profiles.ipynb #75b43e3d
 def check_starts(variants:dict, # name -> system, changed fields and perhaps `start`
@@ -340,7 +358,8 @@ def check_starts(variants:dict, # name -> system, changed fields and perhaps `st
         while (other := variants[chain[-1]].get("start")) is not None:
             with at(f"{where}, variants.{chain[-1]}.start"):
                 choose(other, [v for v in variants if v != chain[-1]], "variant")
-                if other in chain: raise FesganError(f"{' from '.join([*chain, other])}: none of them can be the first.")
+                if other in chain:
+                    raise FesganError(f"{' from '.join([*chain, other])}: none of them can be the first.")
             chain.append(other)
 
 # %% ../../nbs/app/00_profiles.ipynb #75b43e3e
@@ -369,19 +388,6 @@ def check_ablations(profile:dict, # checked
             with at(f"{where}, ablations.{name}, {' and '.join(pair)}"): check_sides(name, *sides)
 
 # %% ../../nbs/app/00_profiles.ipynb #dd4f4ace
-def check_sweep(path, # a csv, see `read_sweep`
-                profile:dict=None # checked; then columns and values are asked for, too
-               )->int: # runs
-    "Count a sweep's runs, or say what is wrong with the table."
-    rows,seen = read_sweep(path),set()
-    for n,row in enumerate(rows, 2):
-        with at(f"{path}, line {n}"):
-            if profile: _check_row(row, profile)
-            same = tuple(_plain(v) for v in row.values())
-            if same in seen: raise FesganError("the same run twice; each row is another run.")
-            seen.add(same)
-    return len(rows)
-
 def _plain(text): # 1, 1.0 and 1e0 are one value
     try: return float(text)
     except ValueError: return text
@@ -391,6 +397,19 @@ def _check_row(row, profile):
     for k in row: choose(k, ["system", "seed", *EVALUATION, *RUN_KEYS, *FIELDS], "column")
     for k in row.keys() & {*EVALUATION}: _whole(row[k], k, least=int(k == "evaluate.limit"))
     run_system(profile.get("train", {}) | {k: v for k,v in row.items() if k not in EVALUATION})
+
+def check_sweep(path, # a csv, see `read_sweep`
+                profile:dict=None # checked; then columns and values are asked for, too
+               )->int: # runs
+    "Count a sweep's runs, or say what is wrong with the table."
+    rows,before = read_sweep(path),set()
+    for n,row in enumerate(rows, 2):
+        with at(f"{path}, line {n}"):
+            if profile: _check_row(row, profile)
+            same = tuple(_plain(v) for v in row.values())
+            if same in before: raise FesganError("the same run twice; each row is another run.")
+            before.add(same)
+    return len(rows)
 
 # %% ../../nbs/app/00_profiles.ipynb #d2c23a35
 def check_judges(profile:dict, # checked
@@ -412,13 +431,14 @@ def check_data(profile:dict, # checked
               )->None:
     "Ask for the data sets, and whether it is said where they lie."
     from fesgan.data.catalog import DATASETS
-    said = profile["data"]
+    data = profile["data"]
     with at(f"{where}, data.dataset"):
-        for name in said["dataset"].split("+"): choose(name, DATASETS, "data set")
-    if said["dataset"] != "rendered" and not said.get("folder"):
-        raise FesganError(f"{where}, data.folder: nothing is said; {said['dataset']} needs the folder or zip "
+        for name in data["dataset"].split("+"): choose(name, DATASETS, "data set")
+    if data["dataset"] != "rendered" and not data.get("folder"):
+        raise FesganError(f"{where}, data.folder: nothing is said; {data['dataset']} needs the folder or zip "
                           "that it lies in, for instance --set data.folder=/where/it/lies.")
 
+# %% ../../nbs/app/00_profiles.ipynb #1fax4dy5
 def check_files(profile:dict, # checked
                 where, # its file
                 root:Path # the repository
@@ -445,27 +465,36 @@ def check_values(profile:dict, # checked
     if profile.get("sweep"): check_sweep(profile["sweep"], profile)
 
 # %% ../../nbs/app/00_profiles.ipynb #a5e261d8
-def _json_fields(found, told): # dataclass fields; name -> its help
+def _json_fields(members, texts): # dataclass fields; name -> its help
+    "A schema for each field."
     kinds = {str: "string", int: "integer", float: "number", bool: "boolean"}
     def kind(f): return [kinds[f.type], *["null"]*(f.default is None), *["boolean"]*(f.name == "skip")]
-    return {f.name: dict(type=kind(f), description=told[f.name] or "", default=f.default) for f in found}
+    return {f.name: dict(type=kind(f), description=texts[f.name] or "", default=f.default) for f in members}
 
-def schema()->dict: # a JSON Schema
-    "What a profile may hold, for editors."
-    from fastcore.docments import docments
-    from fesgan.evaluation.expression import PRESETS, JudgeSettings
-    from fesgan.training.systems import FIELDS, SYSTEMS, allowed
-    out = Profile.model_json_schema()
+def _system_schema():
+    "What `train` may hold: RUN_KEYS and all fields of systems."
+    from fesgan.training.systems import FIELDS, allowed
     whole = {k: dict(type="integer", minimum=1, description=v) for k,v in RUN_KEYS.items()}
     system = _json_fields(FIELDS.values(), {k: f"{f.metadata['help']}; {allowed(f)}" for k,f in FIELDS.items()})
-    changed = dict(type="object", additionalProperties=False, properties=whole | system)
+    return dict(type="object", additionalProperties=False, properties=whole | system)
+
+def _judge_schema():
+    "What `settings` of a judge may hold."
+    from fastcore.docments import docments
+    from fesgan.evaluation.expression import PRESETS, JudgeSettings
+    judge = dict(like=dict(enum=list(PRESETS))) | _json_fields(fields(JudgeSettings), docments(JudgeSettings))
+    return dict(additionalProperties=False, properties=judge)
+
+# %% ../../nbs/app/00_profiles.ipynb #7yp1444e
+def schema()->dict: # a JSON Schema
+    "What a profile may hold, for editors."
+    from fesgan.training.systems import SYSTEMS
+    out,changed = Profile.model_json_schema(),_system_schema()
     out["properties"]["train"] |= changed
     start = dict(type="string", description="another variant, from whose generator of the same seed this one starts")
     variant = dict(system=dict(enum=list(SYSTEMS)), start=start) | changed["properties"]
     out["properties"]["variants"]["additionalProperties"] = changed | dict(properties=variant, required=["system"])
-    judge = dict(like=dict(enum=list(PRESETS))) | _json_fields(fields(JudgeSettings), docments(JudgeSettings))
-    judged = dict(additionalProperties=False, properties=judge)
-    for part in ("JudgePart", "ReaderPart", "Augment"): out["$defs"][part]["properties"]["settings"] |= judged
+    for part in ("JudgePart", "ReaderPart", "Augment"): out["$defs"][part]["properties"]["settings"] |= _judge_schema()
     for key in OPTIONS[1:]: out["properties"].pop(key)
     return out
 
