@@ -137,9 +137,9 @@ class PatchConv2d(nn.Conv2d):
 
 # %% ../../nbs/models/02_critic.ipynb #a7842105
 class Critic(nn.Module):
-    "StarGAN's critic: strided convolutions, a source head and a class head."
+    "StarGAN's critic: strided convolutions, a source head, and a head for the condition if there is one."
     def __init__(self, image_size:int=128, # side of the (square) images, pixels
-                 n_conditions:int=7, # expressions to tell apart
+                 n_conditions:int=7, # expressions to tell apart, or intensities to read; 0: a critic of images alone
                  width:int=64, # channels after the first layer; doubled by each further one
                  layers=None # halvings; None: six, or as many as the image allows
                 ):
@@ -151,7 +151,8 @@ class Critic(nn.Module):
         halvings = ((PatchConv2d(ni, nf, 4, 2, 1), LeakyReLU(0.01)) for ni,nf in zip(dims, dims[1:]))
         self.main = nn.Sequential(*[layer for halving in halvings for layer in halving])
         self.source = PatchConv2d(dims[-1], 1, 3, padding=1, bias=False)
-        self.condition = PatchConv2d(dims[-1], n_conditions, image_size >> layers, bias=False)
+        head = PatchConv2d(dims[-1], n_conditions, image_size >> layers, bias=False) if n_conditions else None
+        self.condition = head
 
     def forward(self, x):
         side = self.image_size
@@ -159,7 +160,7 @@ class Critic(nn.Module):
             raise FesganError(f"Critic: the images are {tuple(x.shape[-2:])} pixels, "
                               f"this critic was built for {side}x{side}.")
         h = self.main(x)
-        return self.source(h), self.condition(h).flatten(1)
+        return self.source(h), self.condition(h).flatten(1) if self.condition else None
 
 # %% ../../nbs/models/02_critic.ipynb #mfxxq6vn
 @patch

@@ -243,7 +243,7 @@ def maps(self:Generator, x, c)->dict: # name -> (B, channels, height, width)
 # %% ../../nbs/models/01_generator.ipynb #6af59d4a
 GENERATORS = dict( # class: its module
     Generator="fesgan.models.generator", GANimation="fesgan.models.ganimation",
-    EFGAN="fesgan.models.efgan", Cascade="fesgan.models.cascade")
+    EFGAN="fesgan.models.efgan", Cascade="fesgan.models.cascade", EGGAN="fesgan.models.eggan")
 
 def generator_class(name:str, # a key of `GENERATORS`, as in a saved file
                     path # the file, for the message

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['SHARE', 'RATE', 'COUNT', 'SWITCH', 'STEERED', 'SKIPPED', 'CLOSED', 'PARTS', 'SYSTEMS', 'FIELDS', 'Span', 'setting',
            'weight', 'plain', 'worded', 'counted', 'either', 'switch', 'allowed', 'setting_words', 'read_setting',
-           'check_setting', 'Sizes', 'SeedNets', 'StarGANNets', 'new_critic', 'GANimationNets', 'EFGANNets',
-           'CascadeNets', 'Phase', 'Objective', 'pair_weight', 'StarGANObjective', 'PairedObjective',
-           'GANimationObjective', 'CascadeObjective', 'Schedule', 'Drawing', 'System', 'changed', 'system',
-           'get_system', 'field_help', 'fields_help', 'list_systems', 'as_params', 'from_params', 'label']
+           'check_setting', 'Sizes', 'SeedNets', 'StarGANNets', 'new_critic', 'one_set', 'GANimationNets', 'EFGANNets',
+           'CascadeNets', 'EGGANNets', 'Phase', 'Objective', 'pair_weight', 'StarGANObjective', 'PairedObjective',
+           'GANimationObjective', 'CascadeObjective', 'EGGANObjective', 'Schedule', 'Drawing', 'System', 'changed',
+           'system', 'get_system', 'field_help', 'fields_help', 'list_systems', 'as_params', 'from_params', 'label']
 
 # %% ../../nbs/training/01_systems.ipynb #b0e43dc3
 import math
+from functools import partial
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -22,8 +23,11 @@ from ..models.cascade import Cascade, UnitCritic
 from ..models.conditions import CONDITIONS
 from ..models.critic import Critic
 from ..models.efgan import EFGAN
+from ..models.eggan import EGGAN, LatentCritic, LevelReader
 from ..models.ganimation import MASK_KEEPS, GANimation, kept_share
 from ..models.generator import BLOCKS, DROPOUT, PADDINGS, SKIPS, Generator, check_input
+from .latent_losses import (LATENT_LOSSES, classifier_terms, image_critic_terms, latent_critic_terms,
+                                           latent_edit, latent_terms, ssim_scales)
 from .losses import (cascade_terms, critic_terms, edited, generator_terms, masked_edit, masked_terms,
                                     paired_terms, penalty, perceptual_terms, scores, stage_critic_terms, stepwise_edit,
                                     traced_edit, unit_critic_terms)
@@ -202,6 +206,11 @@ def make(self:StarGANNets,
     return dict(G=generator, D=lambda: new_critic(s))
 
 # %% ../../nbs/training/01_systems.ipynb #297d4674
+def one_set(s)->None: # raises an explanation
+    "Is one data set learned?"
+    if s.domains <= 1: return
+    raise FesganError(f"{s.name} learns one data set, or all as one: domains must be 1, not {s.domains}.")
+
 @dataclass(frozen=True)
 class GANimationNets:
     "A generator that paints through a mask, and StarGAN's critic."
@@ -217,8 +226,7 @@ class GANimationNets:
 
     def check(self, s)->None: # raises an explanation
         "Do the fields go together?"
-        if s.domains <= 1: return
-        raise FesganError(f"{s.name} learns one data set, or all as one: domains must be 1, not {s.domains}.")
+        one_set(s)
 
 # %% ../../nbs/training/01_systems.ipynb #cc76c2b8
 @dataclass(frozen=True)
@@ -253,6 +261,27 @@ class CascadeNets(EFGANNets):
         def generator(): return Cascade(condition.length, s.width, stages=self.stages, **self.own)
         return dict(G=generator, D=lambda: new_critic(s), D_units=lambda: UnitCritic(condition.reads))
 
+# %% ../../nbs/training/01_systems.ipynb #e8zu328n
+@dataclass(frozen=True)
+class EGGANNets:
+    "An encoder with a generator, a critic of images, a critic of codes, and a classifier of action units."
+    condition: str = setting("au", "what steers an edit; the classifier reads the levels of action units", ("au",),
+                             STEERED.get)
+
+    def make(self, s)->dict: # name -> a function without arguments that makes the network
+        "The networks, not built yet."
+        length = CONDITIONS[s.condition].length
+        return dict(G=lambda: EGGAN(length, s.image_size, s.width, s.latent),
+                    D=lambda: Critic(s.image_size, 0, s.critic_width, s.critic_layers),
+                    D_latent=lambda: LatentCritic(s.latent), C_units=lambda: LevelReader(length, s.width))
+
+    def check(self, s)->None: # raises an explanation
+        "Do the fields go together?"
+        if s.image_size < 16:
+            raise FesganError(f"{s.name}: image_size={s.image_size} is too small; its classifier halves a picture "
+                              "four times, which needs 16 or more.")
+        one_set(s)
+
 # %% ../../nbs/training/01_systems.ipynb #80a35a26
 @dataclass(frozen=True)
 class Phase:
@@ -276,9 +305,10 @@ class Phase:
 # %% ../../nbs/training/01_systems.ipynb #2a7900ec
 class Objective:
     "What every objective has; each may say it otherwise."
-    needs = frozenset() # what each face must know: `pairs`, `aus`
+    needs = frozenset() # what each face must know: `pairs`, `aus`, `people`
     redraw = False # make the fakes anew where the generator learns?
     l_pair = 0. # weight of the true faces, which batches then hold
+    readers = () # names of frozen networks that it learns from: `people`
 
     def make(self, nets, batch): # what the phases look at
         "The edited faces."
@@ -396,6 +426,50 @@ class CascadeObjective(GANimationObjective):
         generator = Phase("generator", ("G",), cascade_terms, s.n_critic)
         return (Phase("critic", ("D",), stage_critic_terms), *[units]*(s.stages > 1), generator)
 
+# %% ../../nbs/training/01_systems.ipynb #g1w4fzmt
+@dataclass(frozen=True)
+class EGGANObjective(Objective):
+    "Terms of the edit, of the face drawn again, and of its code (EGGAN, Eq. 7)."
+    l_levels: float = weight(100., "the units' levels as the classifier reads them in edits (EGGAN: lambda_u)")
+    l_id: float = weight(60., "the person as a frozen reader knows them (EGGAN: lambda_id); 0 is never",
+                         either("with identity", "no identity term"))
+    l_per: float = weight(20., "that reader's responses, edit and drawn again against the input (EGGAN: lambda_per); "
+                          "0 is never", either("with perceptual", "no perceptual term"))
+    l_rec: float = weight(100., "the absolute difference of the face drawn again (EGGAN: lambda_rec)")
+    l_ssim: float = weight(100., "its structural dissimilarity (EGGAN: lambda_rec); 0 is never",
+                           either("with MS-SSIM", "no MS-SSIM"))
+    l_latent: float = weight(20., "what the critic of codes says (EGGAN: lambda_adv)")
+    l_gp: float = weight(10., "the gradient penalty (WGAN-GP; not published)")
+    latent: int = setting(256, "numbers of the code that a face becomes, and of the Gaussian that it shall look like "
+                          "(not published)", Span(1, 10**5), worded("code of"))
+    latent_loss: str = setting("log", "of the critic of codes: log, as Eq. 1; squares, as in the authors' code",
+                               tuple(LATENT_LOSSES), worded("codes by"))
+
+    def make(self, nets, batch): return latent_edit(nets, batch)
+
+    @property
+    def readers(self): return ("people",)*bool(self.l_id or self.l_per)
+
+    @property
+    def needs(self): return frozenset({"people"} if self.readers else ())
+
+# %% ../../nbs/training/01_systems.ipynb #342nsjo6
+@patch
+def noise(self:EGGANObjective, batch, rng)->dict:
+    "Shares for the penalty, and draws of a Gaussian for the critic of codes."
+    size = len(batch.x),self.latent
+    return Objective.noise(self, batch, rng) | dict(latent=torch.randn(size, generator=rng, device=rng.device))
+
+@patch
+def phases(self:EGGANObjective, s)->tuple: # of Phases, in their order
+    "Critic, critic of codes and classifier (at twice the rate, Sec. 4.1), then encoder and generator."
+    terms = [k for k in ("levels", "id", "per", "rec", "ssim", "latent") if getattr(self, f"l_{k}")]
+    how = dict(loss=self.latent_loss)
+    return (Phase("critic", ("D",), image_critic_terms),
+            Phase("latent", ("D_latent",), partial(latent_critic_terms, **how)),
+            Phase("classifier", ("C_units",), classifier_terms, rate=2.),
+            Phase("generator", ("G",), partial(latent_terms, asked=("adv", *terms), **how), s.n_critic))
+
 # %% ../../nbs/training/01_systems.ipynb #c1c2ff94
 @dataclass(frozen=True)
 class Schedule:
@@ -458,9 +532,14 @@ class System:
 
 # %% ../../nbs/training/01_systems.ipynb #8b9ff74c
 @patch(as_prop=True)
-def needs(self:System)->frozenset: # `pairs`, `aus`
+def needs(self:System)->frozenset: # `pairs`, `aus`, `people`
     "What a face must know to be learned from."
     return self.objective.needs | CONDITIONS[self.condition].needs
+
+@patch(as_prop=True)
+def readers(self:System)->tuple: # `people`
+    "The frozen networks that it learns from."
+    return self.objective.readers
 
 @patch
 def updates(self:System, n_faces:int # training faces
@@ -550,8 +629,13 @@ _PAINTERS = (
     _painter("efgan", "EF-GAN", _CASCADE, EFGANNets(), GANimationObjective()),
     _painter("cascade", "Cascade EF-GAN", _CASCADE, CascadeNets(), CascadeObjective()))
 
+# %% ../../nbs/training/01_systems.ipynb #nfcw22ss
+_EGGAN = system(
+    "eggan", "EGGAN", "Tang et al. (2020), EGGAN: Fine-grained expression manipulation via structured latent space",
+    dict(nets=EGGANNets(), objective=EGGANObjective()), n_critic=1, batch=8, epochs=400, decay_from=.5)
+
 # %% ../../nbs/training/01_systems.ipynb #hzbpu4cp
-SYSTEMS = {s.name: s for s in (*_SEEDS, *_VARIANTS, _PAIRED, *_PAINTERS)}
+SYSTEMS = {s.name: s for s in (*_SEEDS, *_VARIANTS, _PAIRED, *_PAINTERS, _EGGAN)}
 
 FIELDS = {} # of any of them, as the first that has it says it
 for entry in SYSTEMS.values():
