@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['realness', 'gradient_penalty', 'cycle', 'feature_cycle', 'pair', 'Nets', 'Made', 'edited', 'back', 'reading',
            'scores', 'penalty', 'critic_terms', 'judged', 'generator_terms', 'perceptual_terms', 'way', 'traced_edit',
-           'paired_terms', 'total_variation', 'masked_edit', 'through_mask', 'mask_terms', 'painted_terms',
-           'masked_terms', 'stepwise_edit', 'stage_shown', 'stage_critic_terms', 'mean_terms', 'unit_critic_terms',
+           'paired_terms', 'total_variation', 'mask_terms', 'through_mask', 'masked_edit', 'painted_terms',
+           'masked_terms', 'stepwise_edit', 'stage_shown', 'mean_terms', 'stage_critic_terms', 'unit_critic_terms',
            'way_terms', 'cascade_terms']
 
 # %% ../../nbs/training/00_losses.ipynb #1187a60a
@@ -82,6 +82,7 @@ class Nets:
         "What it is told, so that edited faces show again what they showed."
         return self.condition.steer(batch.to, batch.now)
 
+# %% ../../nbs/training/00_losses.ipynb #h0epoh1a
 @dataclass
 class Made:
     "What a generator made of a batch."
@@ -96,11 +97,11 @@ def edited(nets:Nets,
            batch:Batch # faces, what they show, what is asked for
           )->Made:
     "The faces as they were asked for."
-    return Made(nets.G(batch.x, nets.condition.steer(batch.now, batch.to)))
+    return Made(nets.G(batch.x, nets.there(batch)))
 
 def back(nets:Nets, batch:Batch, made:Made)->Tensor: # (B, 3, H, W)
     "The edited faces, asked to show again what they showed."
-    return nets.G(made.faces, nets.condition.steer(batch.to, batch.now))
+    return nets.G(made.faces, nets.home(batch))
 
 # %% ../../nbs/training/00_losses.ipynb #3cedb3b1
 def reading(nets:Nets, read:Tensor, wanted:Tensor)->dict: # {`cls` or `aus`: scalar}
@@ -166,8 +167,11 @@ def traced_edit(nets, batch)->Made:
     faces,_,movement = nets.G.traced(batch.x, nets.there(batch))
     return Made(faces, {} if movement is None else dict(movement=movement))
 
-def paired_terms(nets, batch, made, noise=None)->dict: # as `generator_terms`; `made` by `traced_edit`
-    "The terms of a generator that learns from pairs alone: `pair`, and `way` where pixels move and landmarks are known."
+def paired_terms(nets, batch,
+                 made:Made, # by `traced_edit`
+                 noise=None # not needed
+                )->dict: # name -> scalar tensor
+    "The terms of who learns from pairs alone: `pair`, and `way` where pixels move and landmarks are known."
     terms = dict(pair=pair(made.faces, batch.true))
     if batch.way is None or not made.more: return terms
     return terms | dict(way=way(made.more["movement"], batch.way))
@@ -178,20 +182,21 @@ def total_variation(mask:Tensor # (B, 1, H, W)
     "How much a mask changes from pixel to pixel."
     return mask.diff(dim=2).abs().sum() + mask.diff(dim=3).abs().sum()
 
-def masked_edit(nets, batch)->Made:
-    "The faces as they were asked for, and the masks they were painted through."
-    return through_mask(nets.G, batch.x, nets.there(batch))
-
-def through_mask(G, x:Tensor, c:Tensor)->Made:
-    "A generator with masks, once."
-    return Made(*G.painted(x, c))
-
 def mask_terms(there:dict, # name -> (B, 1, h, w), masks of the edit
                again:dict # the same of the way back
               )->dict: # mask, tv: scalar tensors
     "The mean of each mask, on average over all of them, and how much they vary."
     both = [torch.cat([there[k], again[k]]) for k in there]
     return dict(mask=sum(m.mean() for m in both)/len(both), tv=sum(total_variation(m) for m in both))
+
+# %% ../../nbs/training/00_losses.ipynb #dkf44tu7
+def through_mask(G, x:Tensor, c:Tensor)->Made:
+    "What a generator with masks makes of faces, and the masks that it painted through."
+    return Made(*G.painted(x, c))
+
+def masked_edit(nets, batch)->Made:
+    "The faces as they were asked for, and the masks they were painted through."
+    return through_mask(nets.G, batch.x, nets.there(batch))
 
 def painted_terms(nets, batch,
                   made:Made, # faces and masks of the edit
@@ -218,15 +223,15 @@ def stage_shown(made:Made, # by `stepwise_edit`
     drawn = (share*len(faces)).long().clamp(max=len(faces)-1)
     return faces[drawn, torch.arange(len(share), device=share.device)]
 
-def stage_critic_terms(nets, batch, made, noise)->dict: # as `critic_terms`; `noise` has a `stage` (B,) more
-    "The critic's terms, of a stage for each face."
-    return critic_terms(nets, batch, Made(stage_shown(made, noise["stage"])), noise)
-
 # %% ../../nbs/training/00_losses.ipynb #25fc0740
 def mean_terms(each:list # dicts with the same names
               )->dict: # name -> scalar tensor
     "The mean of each term."
     return {k: sum(t[k] for t in each)/len(each) for k in each[0]}
+
+def stage_critic_terms(nets, batch, made, noise)->dict: # as `critic_terms`; `noise` has a `stage` (B,) more
+    "The critic's terms, of a stage for each face."
+    return critic_terms(nets, batch, Made(stage_shown(made, noise["stage"])), noise)
 
 def unit_critic_terms(nets, batch, made, noise)->dict: # name -> scalar tensor
     "What the critic of units learns from: those of faces are real, those between the stages are not (Sec. 3.2)."
@@ -236,6 +241,7 @@ def unit_critic_terms(nets, batch, made, noise)->dict: # name -> scalar tensor
         return dict(real=-score, fake=realness(nets.D_units(units)[0]), gp=gp)
     return mean_terms([against(s.units) for s in [*made.more.values()][:-1]])
 
+# %% ../../nbs/training/00_losses.ipynb #st0wn1yl
 def way_terms(nets, batch)->dict: # name -> scalar tensor
     "What the interpolator learns from: `interp`, to look real, and `straight`, to stay near the linear pseudo-targets."
     now,*between,to = nets.G.way(nets.there(batch))
@@ -244,10 +250,14 @@ def way_terms(nets, batch)->dict: # name -> scalar tensor
         return dict(interp=-realness(nets.D_units(units)[0]), straight=F.mse_loss(units, pseudo))
     return mean_terms([of(k, u) for k,u in enumerate(between, 1)]) if between else {}
 
-def cascade_terms(nets, batch, made, noise=None)->dict: # as `masked_terms`; `made` by `stepwise_edit`
+# %% ../../nbs/training/00_losses.ipynb #6xkc2tl4
+def cascade_terms(nets, batch,
+                  made:Made, # by `stepwise_edit`
+                  noise=None # not needed
+                 )->dict: # name -> scalar tensor
     "The terms of every stage, equally weighted (Eq. 2), and the interpolator's."
-    def of(stage, s):
-        asked = batch._replace(x=s.before, now=s.was, to=s.units)
-        return painted_terms(nets, asked, Made(s.faces, s.masks), through_mask(stage, s.faces, s.was))
-    stages = zip(nets.G.stages, made.more.values())
-    return mean_terms([of(*pair) for pair in stages]) | way_terms(nets, batch)
+    def of(stage, step):
+        asked = batch._replace(x=step.before, now=step.was, to=step.units)
+        return painted_terms(nets, asked, Made(step.faces, step.masks), through_mask(stage, step.faces, step.was))
+    each = [of(*s) for s in zip(nets.G.stages, made.more.values())]
+    return mean_terms(each) | way_terms(nets, batch)
