@@ -9,7 +9,10 @@ __all__ = ['CODE', 'PACKAGES', 'BF16_UNITS', 'code_version', 'package_versions',
 # %% ../nbs/01_provenance.ipynb #eb533be7
 import importlib.metadata, json, os, platform, subprocess
 from pathlib import Path
-import torch, fesgan
+
+import torch
+
+import fesgan
 from .files import atomic
 
 # %% ../nbs/01_provenance.ipynb #83f3ddbc
@@ -20,11 +23,15 @@ def code_version(root=None # the repository; the one around the package if not g
                 )->dict: # `commit`: 40 hexadecimal digits or None; `dirty`: True, False or None (not known)
     "The git commit of the code, and whether the code differs from it."
     root = Path(root or Path(fesgan.__file__).parents[1])
-    def git(*args): return subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    def git(*words):
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
     try:
         if not (root/".git").exists(): raise OSError
-        return {"commit": git("rev-parse", "--verify", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", *CODE))}
-    except (OSError, subprocess.SubprocessError): return {"commit": os.environ.get("FESGAN_COMMIT") or None, "dirty": None}
+        commit = git("rev-parse", "--verify", "HEAD")
+        return dict(commit=commit, dirty=bool(git("status", "--porcelain", "--", *CODE)))
+    except (OSError, subprocess.SubprocessError):
+        return dict(commit=os.environ.get("FESGAN_COMMIT") or None, dirty=None)
 
 # %% ../nbs/01_provenance.ipynb #54f21c1b
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "numpy", "pandas", "dlib-bin", "fesgan")
@@ -55,7 +62,9 @@ def device_name(device="cpu" # `cpu`, `cuda`, `cuda:1` or a torch.device
     return cpu_facts("model name") or platform.processor() or platform.machine()
 
 # %% ../nbs/01_provenance.ipynb #86020079
-BF16_UNITS = ("amx_bf16", "avx512_bf16", "bf16") # how processors call them: Intel's matrices, Intel's and AMD's vectors, Arm's
+BF16_UNITS = ("amx_bf16", # what processors call them: Intel's matrices,
+              "avx512_bf16", # Intel's and AMD's vectors,
+              "bf16") # Arm's
 
 def bf16_units(flags:str=None # as Linux names what a processor can do; of this one if not given
               )->list: # of `BF16_UNITS`
@@ -74,7 +83,8 @@ def portable(value # anything; strings, paths, lists and dicts are looked into
     "Cut absolute paths to the part below the working folder, or to their last name."
     if isinstance(value, dict): return {k: portable(v) for k,v in value.items()}
     if isinstance(value, (list, tuple)): return [portable(v) for v in value]
-    if not isinstance(value, (str, Path)) or not os.path.isabs(value): return str(value) if isinstance(value, Path) else value
+    if not isinstance(value, (str, Path)): return value
+    if not os.path.isabs(value): return str(value)
     path = Path(os.path.normpath(value))
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
