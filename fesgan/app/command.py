@@ -24,7 +24,8 @@ def find_cluster(name:str, # a folder in `profiles/`, or the path of one that ho
     for folder in (root/"profiles"/name, Path(name).expanduser()):
         if (folder/"config.yaml").is_file(): return folder.resolve()
     names = ", ".join(sorted(p.parent.name for p in (root/"profiles").glob("*/config.yaml"))) or "none yet"
-    raise FesganError(f"--on {name!r} is not known; choose one of: {names}, or name a folder of your own that holds a config.yaml.")
+    raise FesganError(f"--on {name!r} is not known; choose one of: {names}, or name a folder of your own that holds a "
+                      "config.yaml.")
 
 # %% ../../nbs/app/00a_command.ipynb #5217ab71
 SUBMITS = dict(slurm="sbatch") # executor -> the program that its plugin calls
@@ -40,8 +41,8 @@ def read_cluster(folder:Path # from `find_cluster`
         raise FesganError(f"{path} wants Snakemake's executor {name!r}, which is not installed: "
                           f"uv pip install snakemake-executor-plugin-{name}")
     if (program := SUBMITS.get(name)) and not shutil.which(program):
-        raise FesganError(f"{path} submits with {program}, which is not on the PATH. Start this on a login node of your "
-                          "cluster, or install its client (Debian: apt-get install slurm-client).")
+        raise FesganError(f"{path} submits with {program}, which is not on the PATH. Start this on a login node of "
+                          "your cluster, or install its client (Debian: apt-get install slurm-client).")
     return options
 
 # %% ../../nbs/app/00a_command.ipynb #5a0c1e0c
@@ -60,10 +61,10 @@ def save_settings(config:dict, # overrides of the profile
 def snakemake_command(profile:Path, # the yaml file
                       config:Path|None=None, # from `save_settings`
                       cores:int|None=1, # jobs at once; None: what the cluster's profile says
-                      gpu_mem_mb:int|None=None, # that all trainings at once may take of this machine's card; None: no limit
+                      gpu_mem_mb:int|None=None, # of this machine's card, for all trainings at once; None: no limit
                       on:Path|None=None, # from `find_cluster`; None: this machine
                       extra=(), # further options of Snakemake
-                      again=(), # files that are made anew even if they look up to date, from the study's folder
+                      again=(), # files to make anew even if they look up to date, from the study's folder
                       folder:Path|None=None # the study's; None: what the Snakefile says
                      )->list: # the words of a command
     "Snakemake's command line."

@@ -44,8 +44,8 @@ def unlock(profile:Path, # the yaml file
         raise FesganError(f"Another study runs in {folder} (process {', '.join(map(str, pids))}) and works on the same "
                           "files. Wait for it or stop it, then start this again.")
     if jobs := submitted(folder):
-        raise FesganError(f"Slurm still runs jobs of an earlier study in {folder}: {', '.join(jobs)}. Wait until they end "
-                          f"(squeue --me) or stop them (scancel {' '.join(jobs)}), then start this again.")
+        raise FesganError(f"Slurm still runs jobs of an earlier study in {folder}: {', '.join(jobs)}. Wait until they "
+                          f"end (squeue --me) or stop them (scancel {' '.join(jobs)}), then start this again.")
     command = snakemake_command(profile, save_settings(config or {}, folder), folder=folder, extra=["--unlock"])
     done = subprocess.run(command, cwd=root, env=job_environment(1), capture_output=True, text=True)
     if done.returncode:

@@ -215,8 +215,8 @@ def queued(jobs:list # Slurm's job numbers
           )->dict: # job -> dict(state, node, restarts, reason)
     "What Slurm says of jobs; nothing where there is none."
     if not jobs or not shutil.which("squeue"): return {}
-    command = ["squeue", "--noheader", "--states=all", "--jobs", ",".join(jobs), "--Format", "|,".join(COLUMNS.values())]
-    done = subprocess.run(command, capture_output=True, text=True)
+    which = ["--noheader", "--states=all", "--jobs", ",".join(jobs), "--Format", "|,".join(COLUMNS.values())]
+    done = subprocess.run(["squeue", *which], capture_output=True, text=True)
     rows = [[cell.strip() for cell in line.split("|")] for line in done.stdout.splitlines()]
     entries = [dict(zip(COLUMNS, row)) for row in rows if len(row) == len(COLUMNS)]
     return {e.pop("job"): e | dict(restarts=int(e["restarts"])) for e in entries}
