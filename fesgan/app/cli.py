@@ -277,10 +277,12 @@ def trained(name:str, # of a system
             device:str, # from `pick_device`
             precision:str, # of Fabric
             start:Path=None, # a run folder or its generator, from which this one starts
+            people:Path=None, # a reader of people, where the system learns from one; trained or found if not given
             **more # further arguments of the trainer's `train`
            )->Path: # the run folder, complete
     "Train a system; when it was stopped on request, the exit code is 3."
     from fesgan.data.faceset import load_faces
+    from fesgan.evaluation.people import frozen_readers
     from fesgan.training.shipped import generator_file
     from fesgan.training.systems import get_system
     from fesgan.training.trainer import Stopped, train
@@ -289,8 +291,9 @@ def trained(name:str, # of a system
     size = system.image_size if "image_size" in fields else None
     loaded = load_faces(faces, "train", device=device, size=size)
     if start and start.is_dir(): start = generator_file(start)
+    readers = frozen_readers(system, loaded, dict(people=people) if people else {}, device)
     try: return train(system, loaded, out, device=device.split(":")[0], precision=precision, dataset=_dataset(faces),
-                      start=start, **more)
+                      start=start, readers=readers, **more)
     except Stopped as e:
         typer.echo(str(e), err=True)
         raise typer.Exit(3) from None
@@ -309,6 +312,9 @@ Precision = Annotated[str, Option(
     help="32-true, bf16-mixed, or auto: what is fastest on the device.")]
 Start = Annotated[Path | None, Option("--start",
     help="Another run's folder or generator.safetensors, whose weights this one starts from.")]
+People = Annotated[Path | None, Option("--people",
+    help="A reader of the training people, for systems that learn from one (EGGAN). Default: the one of these faces, "
+         "trained now if it was not before.")]
 ReplaceRun = Annotated[bool, Option("--replace",
     help="If the folder holds a run with other parameters, throw it away.")]
 
@@ -324,6 +330,7 @@ def train(system:Annotated[str, Argument(help="A name from `fesgan systems`: usg
           set_:TrainFields=None,
           save_every:Annotated[int, Option(help="Critic updates between checkpoints, above 0.", min=1)]=1000,
           start_from:Start=None,
+          people:People=None,
           replace:ReplaceRun=False):
     """Train one system on prepared faces, or go on with a run that was stopped.
 
@@ -336,7 +343,7 @@ def train(system:Annotated[str, Argument(help="A name from `fesgan systems`: usg
     Ctrl-C saves the state and ends with exit code 3; the same command goes on. More --steps make a finished run longer.
     The run folder then holds generator.safetensors, history.jsonl (losses), samples/ (pictures), params.yaml and
     provenance.json."""
-    folder = trained(system, faces, out, read_fields(set_ or []), pick_device(device), precision, start_from,
+    folder = trained(system, faces, out, read_fields(set_ or []), pick_device(device), precision, start_from, people,
                      steps=steps, seed=seed, save_every=save_every, replace=replace)
     typer.echo(f"The run is complete: {folder}. Next: fesgan evaluate {folder} {faces}")
 

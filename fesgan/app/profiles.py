@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Name', 'Folder', 'Count', 'Seed', 'Seeds', 'SEEDS', 'Scalars', 'View', 'Ablation', 'Pair', 'RULES', 'SIZES', 'Groups',
            'Views', 'Seconds', 'OPTIONS', 'CELL', 'EVALUATION', 'RUN_KEYS', 'repository', 'find_profile', 'Part',
-           'Data', 'JudgePart', 'ReaderPart', 'Augment', 'TestFaces', 'Contents', 'Profile', 'at', 'sentence',
-           'checked', 'read_profile', 'merged', 'settings', 'read_sweep', 'sweep_folder', 'study_runs', 'study_folders',
-           'run_system', 'check_starts', 'check_runs', 'check_ablations', 'check_sweep', 'check_judges', 'check_data',
-           'check_files', 'check_values', 'schema', 'write_schema']
+           'Data', 'JudgePart', 'PeoplePart', 'ReaderPart', 'Augment', 'TestFaces', 'Contents', 'Profile', 'at',
+           'sentence', 'checked', 'read_profile', 'merged', 'settings', 'read_sweep', 'sweep_folder', 'study_runs',
+           'study_folders', 'run_system', 'check_starts', 'check_readers', 'check_runs', 'check_ablations',
+           'check_sweep', 'check_judges', 'check_data', 'check_files', 'check_values', 'schema', 'write_schema']
 
 # %% ../../nbs/app/00_profiles.ipynb #15c18992
 import csv, json, os, re, reprlib
@@ -67,7 +67,7 @@ Scalars = dict[str, Annotated[Any, AfterValidator(_scalar)]]
 View = Annotated[str, Field(pattern=r"^[23]\d_\w+$")]
 Ablation = Annotated[str, Field(pattern=r"^(1\d_)?[a-z]\w*$"), AfterValidator(lambda name: re.sub(r"^1\d_", "", name))]
 Pair = Annotated[list[Name], Field(min_length=2, max_length=2)]
-RULES = ("prepare", "judge", "reader", "train", "adopt", "share", "evaluate", "augment", "answer",
+RULES = ("prepare", "judge", "reader", "people", "train", "adopt", "share", "evaluate", "augment", "answer",
          "publish") # of the Snakefile
 SIZES = ("toy", "short", "shipped", "real") # how much a group's numbers say
 Groups = dict[Literal["trained", "shipped"], Annotated[list[str], Field(min_length=2, max_length=2)]]
@@ -97,11 +97,15 @@ class JudgePart(Part):
     seeds: Seeds = Field([0], description=SEEDS + ": a network for each")
 
 # %% ../../nbs/app/00_profiles.ipynb #a695316a
-class ReaderPart(Part):
+class PeoplePart(Part):
+    "A network that reads who is shown, for systems that learn from one."
+    settings: Scalars = Field({}, description="fields of JudgeSettings that differ from PEOPLE")
+    seed: Seed = Field(0, description="of its training, a whole number from 0")
+
+class ReaderPart(PeoplePart):
     "A network that reads action units."
     settings: Scalars = Field({}, description="fields of JudgeSettings that differ from READER")
     limit: Count | None = Field(None, description="at most so many training faces, 1 or more; null: all")
-    seed: Seed = Field(0, description="of its training, a whole number from 0")
 
 class Augment(Part):
     "Classifiers that learn from real faces and edits."
@@ -127,6 +131,8 @@ class Contents(Part):
     second: JudgePart | None = Field(None, description="another network's opinion: settings, limit, seeds")
     reader: ReaderPart | None = Field(None,
         description="a network that reads action units, where the faces know theirs: settings, limit, seed")
+    people: PeoplePart | None = Field(None,
+        description="a network that knows the training people, where a system learns from one: settings, seed")
     augment: Augment | None = Field(None, description="classifiers that learn edits: settings, epochs, limit, seeds")
     shipped: list[Name] = Field([], description="a list of generators in data/models")
     variants: dict[Name, Scalars] = Field({}, description="name: {system: ..., and each field that is changed}")
@@ -362,6 +368,16 @@ def check_starts(variants:dict, # name -> system, changed fields and perhaps `st
                     raise FesganError(f"{' from '.join([*chain, other])}: none of them can be the first.")
             chain.append(other)
 
+# %% ../../nbs/app/00_profiles.ipynb #hhyse8s3
+def check_readers(system, # a System
+                  profile:dict # checked
+                 )->None: # raises an explanation
+    "Does the study make the frozen networks that a system learns from?"
+    for name in system.readers:
+        if profile.get(name) is None:
+            raise FesganError(f"{system.name} learns from a frozen network that the study has to make; say "
+                              f"`{name}: {{}}`, or leave its terms out.")
+
 # %% ../../nbs/app/00_profiles.ipynb #75b43e3e
 def check_runs(profile:dict, # checked
                where # its file
@@ -373,7 +389,8 @@ def check_runs(profile:dict, # checked
     check_starts(profile.get("variants", {}), where)
     for name,said in profile.get("variants", {}).items():
         with at(f"{where}, variants.{name}"): run_system(said)
-        with at(f"{where}, train, as variants.{name} uses it"): run_system(profile.get("train", {}) | said)
+        with at(f"{where}, train, as variants.{name} uses it"): system = run_system(profile.get("train", {}) | said)
+        with at(f"{where}, variants.{name}"): check_readers(system, profile)
 
 # %% ../../nbs/app/00_profiles.ipynb #ecc3d081
 def check_ablations(profile:dict, # checked
@@ -418,7 +435,7 @@ def check_judges(profile:dict, # checked
     "Ask for the network of every judge."
     import torch
     from fesgan.evaluation.expression import judge_network, judge_settings
-    for part in ("judge", "second", "reader", "augment"):
+    for part in ("judge", "second", "reader", "people", "augment"):
         with at(f"{where}, {part}.settings"):
             made = judge_settings(**(profile.get(part) or {}).get("settings", {}))
             choose(made.optimiser, ("adamw", "sgd"), "optimiser")

@@ -81,6 +81,7 @@ class EGGAN(Painter):
     "An encoder and a generator that draws from its code and action units alone."
     condition = "au" # what steers it, a key of `CONDITIONS`
     shows = ("residual",) # keys of `maps`
+    coded = True # `encode` and `decode` are halves of it, and there is nothing between them but the code
 
     def __init__(self, n_conditions:int=17, # numbers in the condition: action units, or expressions
                  image_size:int=128, # pixels a side; the code stands for pictures of one size

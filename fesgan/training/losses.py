@@ -67,11 +67,13 @@ def pair(fake:Tensor, # (B, 3, H, W) edited faces
 @dataclass
 class Nets:
     "The networks of a run, `nets.G` and whatever else there is, and what steers them."
-    modules: dict # name -> module
+    modules: dict # name -> module, those that learn
     condition: Condition = LABEL
+    readers: dict = field(default_factory=dict) # name -> module, frozen, that others learn from
 
     def __getattr__(self, name):
-        if name in self.__dict__.get("modules", ()): return self.modules[name]
+        for known in (self.__dict__.get(k, {}) for k in ("modules", "readers")):
+            if name in known: return known[name]
         raise AttributeError(f"there is no network {name!r}")
 
     def there(self, batch:Batch)->Tensor: # (B, C)
