@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WAYS_OUT', 'MODEL', 'EVALUATED', 'MEASURED', 'WEIGHTS', 'FesganError', 'choose', 'os_sentence', 'project', 'shipped',
            'cache_folder', 'temporary', 'alive', 'sweep_stale', 'disk_is_full', 'atomic', 'sha256', 'weight_places',
-           'fetch', 'weights', 'keep_memory', 'pick_device', 'duration', 'Progress', 'stranger', 'own_folder',
-           'writing', 'parse_yaml', 'read_yaml', 'new_file']
+           'fetch', 'weights', 'keep_memory', 'pick_device', 'stop_signals', 'duration', 'Progress', 'stranger',
+           'own_folder', 'writing', 'parse_yaml', 'read_yaml', 'new_file']
 
 # %% ../nbs/00_files.ipynb #c8c958e2
 import contextlib, errno, fnmatch, glob, hashlib, os, platform, re, shutil, stat, sys, time, urllib.request
@@ -223,6 +223,22 @@ def pick_device(device:str="auto" # `auto`, `cpu`, `cuda` or `cuda:<number>`
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise FesganError("No CUDA device is available here; choose the device cpu or auto.")
     return device
+
+# %% ../nbs/00_files.ipynb #lehefaws
+import signal
+
+@contextlib.contextmanager
+def stop_signals(nohup:bool=False # does a SIGHUP that is ignored stay ignored?
+                ): # a list that grows with every signal
+    "Collect SIGINT, SIGTERM and SIGHUP instead of dying of them; outside the main thread nothing is caught."
+    asked,before = [],{}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None) # Windows has no SIGHUP
+        if number is None or nohup and name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN: continue
+        with contextlib.suppress(ValueError): before[number] = signal.signal(number, lambda n,_: asked.append(n))
+    try: yield asked
+    finally:
+        for number,handler in before.items(): signal.signal(number, handler)
 
 # %% ../nbs/00_files.ipynb #7e0ca794
 def duration(seconds:float # a time span

@@ -25,11 +25,11 @@ import typer
 from typer import Argument, Option
 
 import fesgan
-from .command import caught, find_cluster, job_environment, read_cluster
+from .command import find_cluster, job_environment, read_cluster
 from .locks import unlock
 from .profiles import find_profile, merged, read_profile, repository, settings, study_folders
 from .study import run_study
-from ..files import MODEL, FesganError, choose, new_file, os_sentence, pick_device, writing
+from ..files import MODEL, FesganError, choose, new_file, os_sentence, pick_device, stop_signals, writing
 
 # %% ../../nbs/app/01_cli.ipynb #66fe6b2f
 class Commands(typer.core.TyperGroup):
@@ -744,7 +744,7 @@ def demo(model:Model=MODEL,
 
     It listens on 127.0.0.1 only and keeps nothing. Ctrl-C ends it."""
     from fesgan.app.demo import demo_page, serve
-    with caught() as asked: # every way to end it takes the pictures away
+    with stop_signals() as asked: # every way to end it takes the pictures away
         served = serve(demo_page(model, pick_device(device)), port, browser)
         typer.echo(f"The page: {served.address} (Ctrl-C ends it)")
         while not asked and served.thread.is_alive(): time.sleep(.1)
