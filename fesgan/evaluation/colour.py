@@ -43,5 +43,6 @@ def histogram_distance(a, # inputs, uint8 (N,H,W,3) or (N,3,H,W)
                       )->np.ndarray: # (N,), mean over the channels; 0 for equal colours
     "Distance between the colours of each pair of images."
     p,q = histograms(a, bins),histograms(b, bins)
-    if len(p) != len(q): raise FesganError(f"{len(p)} inputs and {len(q)} edits do not pair up; give one edit for each input.")
+    if len(p) != len(q):
+        raise FesganError(f"{len(p)} inputs and {len(q)} edits do not pair up; give one edit for each input.")
     return DISTANCES[choose(kind, DISTANCES, "histogram distance")](p, q).mean(1)
