@@ -15,7 +15,8 @@ def _clean(values, groups): # (n, J) values and group numbers of edits that have
     v = np.asarray(values, float)
     v = v if v.ndim == 2 else v.reshape(-1, 1)
     g = np.arange(len(v)) if groups is None else pd.factorize(np.asarray(groups))[0]
-    if len(g) != len(v): raise FesganError(f"{len(v)} values and {len(g)} groups; give one group (subject) for each value.")
+    if len(g) != len(v):
+        raise FesganError(f"{len(v)} values and {len(g)} groups; give one group (subject) for each value.")
     if np.isinf(v).any():
         raise FesganError(f"{int(np.isinf(v).sum())} of {v.size} values are infinite; give them a finite value first.")
     keep = ~np.isnan(v).all(1) if v.shape[1] else np.zeros(len(v), bool)
@@ -50,14 +51,15 @@ def summary(values, # one number per edit (N,), or per edit and judge (N,J); NaN
             seed:int=0, # of the resampling
             level:float=.95, # share of resamples inside the interval
             resamples:int=2000 # how many
-           )->dict: # mean, std, low, high, n (edits), groups, missing; with several judges also their number and their means
+           )->dict: # mean, std, low, high, n (edits), groups, missing; of several judges also judges, by_judge (means)
     "Mean, standard deviation over edits, bootstrap interval over subjects and judges."
     v,g,missing = _clean(values, groups)
-    n_groups,nan = len(np.unique(g)),float("nan")
-    low,high,edits = nan,nan,np.nanmean(v, 1) if len(v) else np.zeros(0)
+    n_groups,low,high = len(np.unique(g)),np.nan,np.nan
     if n_groups > 1: low,high = np.nanquantile(_resample(v, g, resamples, seed), [(1-level)/2, (1+level)/2])
-    found = dict(mean=float(np.nanmean(v)) if len(v) else nan, std=float(edits.std(ddof=1)) if len(v) > 1 else nan,
-                 low=float(low), high=float(high), n=len(v), groups=n_groups, missing=missing)
+    mean = np.nanmean(v) if len(v) else np.nan
+    std = np.nanmean(v, 1).std(ddof=1) if len(v) > 1 else np.nan
+    found = dict(mean=float(mean), std=float(std), low=float(low), high=float(high))
+    found |= dict(n=len(v), groups=n_groups, missing=missing)
     return found if v.shape[1] < 2 else found | dict(judges=v.shape[1], by_judge=[float(m) for m in _means(v)])
 
 # %% ../../nbs/evaluation/04_statistics.ipynb #01aee571
@@ -73,6 +75,14 @@ def _flips(n_groups, permutations, seed): # signs (P, n_groups), and whether the
     if 2**min(n_groups, 60) <= permutations: return np.array(list(itertools.product((1., -1.), repeat=n_groups))),True
     return np.random.default_rng(seed).choice((1., -1.), (permutations, n_groups)),False
 
+# %% ../../nbs/evaluation/04_statistics.ipynb #p51y5esy
+def _p_value(v, g, permutations, seed): # of the mean of values (n, J), if the signs of their groups could be others
+    if not len(v): return float("nan")
+    sums = np.bincount(g, np.nansum(v, 1))
+    signs,every = _flips(len(sums), permutations, seed)
+    extreme = int((np.abs(signs@sums) >= abs(sums.sum())*(1-1e-9)).sum())
+    return extreme/len(signs) if every else (extreme+1)/(len(signs)+1)
+
 # %% ../../nbs/evaluation/04_statistics.ipynb #f8ccdcc8
 def paired(a, # values of one system (N,), or per edit and judge (N,J)
            b, # values of the other, for the same edits in the same order
@@ -80,21 +90,18 @@ def paired(a, # values of one system (N,), or per edit and judge (N,J)
            seed:int=0, # of resampling and flips
            level:float=.95, # of the interval
            permutations:int=10_000 # flips drawn when not all can be tried
-          )->dict: # difference (mean of a - b), low, high, p (two-sided), n, groups, missing; with several judges as `summary`
+          )->dict: # difference (mean of a - b), low, high, p (two-sided), n, groups, missing; judges as `summary`
     "Compare two systems on the same edits."
     a,b = np.asarray(a, float),np.asarray(b, float)
     if a.shape != b.shape:
-        raise FesganError(f"{len(a)} and {len(b)} values do not pair up; both systems must be given the same edits in the same order.")
-    v,g,_ = _clean(a-b, groups)
+        raise FesganError(f"{len(a)} and {len(b)} values do not pair up; "
+                          "both systems must be given the same edits in the same order.")
     found = summary(a-b, groups, seed, level)
-    sums,p = np.bincount(g, np.nansum(v, 1)) if len(v) else np.zeros(0),float("nan")
-    if len(sums):
-        signs,every = _flips(len(sums), permutations, seed)
-        extreme = int((np.abs(signs@sums) >= abs(sums.sum())*(1-1e-9)).sum())
-        p = extreme/len(signs) if every else (extreme+1)/(len(signs)+1)
-    more = {k: found[k] for k in ("judges", "by_judge") if k in found}
-    return dict(difference=found["mean"], low=found["low"], high=found["high"], p=p, n=found["n"], groups=found["groups"],
-                missing=found["missing"]) | more
+    v,g,_ = _clean(a-b, groups)
+    p = _p_value(v, g, permutations, seed)
+    interval = dict(difference=found.pop("mean"), low=found.pop("low"), high=found.pop("high"), p=p)
+    del found["std"]
+    return interval | found
 
 # %% ../../nbs/evaluation/04_statistics.ipynb #4c967ccf
 def holm(p_values # of tests that answer one question (m,); NaN: no test
@@ -121,8 +128,9 @@ def combine_seeds(runs:pd.DataFrame, # one row per run (system and seed), one co
                  )->pd.DataFrame: # by, metric, mean, std, n (seeds used), missing (seeds without a value)
     "Mean and standard deviation over seeds."
     by = [by] if isinstance(by, str) else list(by)
-    if twice := runs[runs.duplicated(by+[seed])][by+[seed]].to_dict("records"): raise FesganError(f"the same system and seed appear twice: {twice[0]}. Keep one run of each.")
+    if twice := runs[runs.duplicated(by+[seed])][by+[seed]].to_dict("records"):
+        raise FesganError(f"the same system and seed appear twice: {twice[0]}. Keep one run of each.")
     metrics = metrics or [c for c in runs.select_dtypes("number") if c not in by+[seed]]
-    long = runs.melt(by, metrics, "metric", "value")
-    out = long.groupby(by+["metric"], sort=False, dropna=False).value.agg(["mean", "std", "count", "size"]).reset_index()
+    values = runs.melt(by, metrics, "metric", "value").groupby(by+["metric"], sort=False, dropna=False).value
+    out = values.agg(["mean", "std", "count", "size"]).reset_index()
     return out.assign(missing=out["size"]-out["count"]).rename(columns={"count": "n"}).drop(columns="size")
