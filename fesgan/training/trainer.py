@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'NO_NEWS', 'SEEDS', 'CHECKPOINTS', 'RESULT', 'NODES', 'LATER', 'DERIVED', 'known_precision', 'launch',
-           'halves_here', 'Halves', 'build', 'new_networks', 'new_optimizer', 'new_stream', 'State', 'weighed', 'mine',
-           'share', 'descend', 'draw', 'learning', 'learn', 'update', 'CudaGraphs', 'Replay', 'updater', 'rate',
-           'kept_numbers', 'footprint', 'free_memory', 'too_large', 'check_fit', 'content_hash', 'save_checkpoint',
-           'read_state', 'latest', 'read_params', 'changed_params', 'longer', 'other_run', 'saved_for',
-           'load_checkpoint', 'alone', 'check_own', 'clear', 'goes_on', 'claim', 'read_history', 'sample_sheet',
-           'save_sheet', 'count', 'share_sums', 'window', 'Stopped', 'agreed', 'explained', 'spoken', 'Log', 'keep',
-           'finish', 'run', 'learnable', 'start_from', 'run_params', 'check_whole', 'run_precision', 'begin', 'sitting',
-           'train']
+           'halves_here', 'Halves', 'build', 'new_networks', 'new_optimizer', 'new_stream', 'check_readers', 'frozen',
+           'people_shown', 'State', 'weighed', 'mine', 'share', 'descend', 'draw', 'learning', 'learn', 'update',
+           'CudaGraphs', 'Replay', 'updater', 'rate', 'kept_numbers', 'footprint', 'free_memory', 'too_large',
+           'check_fit', 'content_hash', 'save_checkpoint', 'read_state', 'latest', 'read_params', 'changed_params',
+           'longer', 'other_run', 'saved_for', 'load_checkpoint', 'alone', 'check_own', 'clear', 'goes_on', 'claim',
+           'read_history', 'sample_sheet', 'save_sheet', 'count', 'share_sums', 'window', 'Stopped', 'agreed',
+           'explained', 'spoken', 'Log', 'keep', 'finish', 'run', 'learnable', 'start_from', 'run_params',
+           'check_whole', 'run_precision', 'begin', 'sitting', 'train']
 
 # %% ../../nbs/training/02_trainer.ipynb #3aa18ec0
 import contextlib, fcntl, hashlib, io, json, logging, math, os, shutil, sys, time, warnings
@@ -32,6 +32,7 @@ from ..models.conditions import CONDITIONS, with_units
 from ..models.edit import edit_all
 from ..models.generator import check_keys, load_generator, read_metadata, save_generator
 from ..provenance import fastest_precision, save_provenance
+from .latent_losses import Frozen
 from .losses import Nets
 from .systems import FIELDS, System, as_params, changed, label
 
@@ -139,13 +140,37 @@ def new_optimizer(system:System, # its rate and betas
 def new_stream(system:System, # what it wants to be shown
                condition, # of `CONDITIONS`
                faces:FaceSet, # training faces
-               seed:int # of what is drawn
+               seed:int, # of what is drawn
+               who=None # int64 (N,), a class for the person of each face, if batches shall carry it
               )->Batches:
     "The batches that a system learns from."
     s = system
     return Batches(faces, s.batch, seed=seed, flip=s.flip, balance=s.balance, domains=s.domains, cross=s.cross,
                    paired=s.objective.l_pair > 0, augment=partial(recolour, p=s.recolour),
-                   values=condition.of(faces, s.domains), jitter=condition.jitter)
+                   values=condition.of(faces, s.domains), jitter=condition.jitter, who=who)
+
+# %% ../../nbs/training/02_trainer.ipynb #pbexby3y
+def check_readers(system:System, # `readers` names what it learns from
+                  readers:dict # name -> a trained reader
+                 )->None: # raises an explanation
+    "Is every network there that a system learns from and does not change?"
+    for name in system.readers:
+        if name in (readers or {}): continue
+        raise FesganError(f"{system.title} learns from a frozen network, a reader of {name}, and none is given. "
+                          "`fesgan train` finds or trains it; in Python, `frozen_readers` of fesgan.evaluation.people.")
+
+def frozen(system:System,
+           readers:dict, # name -> a trained reader: `net`, `settings.image_size`, `names`, `sha256`
+           fabric
+          )->dict: # name -> Frozen, on the device
+    "The networks that a system learns from and does not change."
+    check_readers(system, readers)
+    chosen = {name: readers[name] for name in system.readers}
+    return {k: fabric.to_device(Frozen(r.net, r.settings.image_size)) for k,r in chosen.items()}
+
+def people_shown(system:System, readers:dict, faces:FaceSet): # int64 (N,), or None
+    "Who is shown, as the reader of people counts them, where a system wants to know."
+    return faces.classes(readers["people"].names) if "people" in system.readers else None
 
 # %% ../../nbs/training/02_trainer.ipynb #kqet95jz
 class State:
@@ -155,18 +180,21 @@ class State:
                  fabric, # Lightning's Fabric
                  seed:int=0, # of weights, batches, penalty and dropout
                  steps:int=None, # updates of the whole run, for systems whose phases change
-                 params:dict=None # of the run folder, which its checkpoints carry
+                 params:dict=None, # of the run folder, which its checkpoints carry
+                 readers:dict=None # name -> a trained reader, for systems that learn from one
                 ):
         self.system = changed(system, dict(image_size=faces.size))
         self.fabric,self.steps,self.params = fabric,steps,params or {}
         self.phases,self.gpu = self.system.phases,fabric.device.type == "cuda"
         self.step,self.seconds = 0,0. # done so far
         self.sums,self.counts = Counter(),Counter() # of each term, since the last line of history
-        self.nets = Nets(new_networks(self.system, seed, fabric), CONDITIONS[system.condition])
+        made,still = new_networks(self.system, seed, fabric),frozen(system, readers, fabric)
+        self.nets = Nets(made, CONDITIONS[system.condition], still)
         if hasattr(self.nets.G, "settle"): self.nets.G.settle(faces)
         self.halves = Halves(self.nets.modules.values()) if halves_here(fabric) else None
         self.optimizers = {p.learns: new_optimizer(self.system, self.nets, p.learns, self.gpu) for p in self.phases}
-        self.batches = new_stream(self.system, self.nets.condition, faces, seed+SEEDS["batches"])
+        who = people_shown(system, readers, faces)
+        self.batches = new_stream(self.system, self.nets.condition, faces, seed+SEEDS["batches"], who)
         self.rng = torch.Generator(faces.images.device).manual_seed(seed+SEEDS["noise"])
         dropout = torch.Generator(fabric.device).manual_seed(seed+SEEDS["dropout"])
         self.noise = dropout.get_state() # where dropout begins or goes on
@@ -823,6 +851,7 @@ def run(state:State, # fresh or restored, with its number of updates
 def learnable(system:System, faces:FaceSet)->FaceSet:
     "The faces that know what the system needs: the others would teach nothing."
     if "pairs" in system.needs: faces = faces.partnered()
+    if "people" in system.needs: faces = faces.take((faces.people >= 0).cpu().numpy())
     return with_units(faces) if "aus" in system.needs else faces
 
 # %% ../../nbs/training/02_trainer.ipynb #0e79e8b7
@@ -843,12 +872,14 @@ def run_params(system:System, # what is trained, at the faces' size
                precision:str,
                common:dict=None, # what a profile gives to all its variants, `steps` too
                start=None, # another run's generator, whose weights this one starts from
+               readers:dict=None, # name -> a trained reader
                **extra # further plain values
               )->dict: # plain values
     "What `params.yaml` says."
     usual = None if common is None else common.get("steps") or system.updates(len(faces))
     updates = steps if usual not in (None, steps) else None
     begun = {} if start is None else dict(start=sha256(Path(start)))
+    if system.readers: begun |= dict(readers={k: readers[k].sha256 for k in system.readers})
     origin = None if start is None else read_metadata(start).get("label", "another run")
     plan = dict(seed=seed, steps=steps, precision=precision)
     data = dict(crop=faces.crop, faces=len(faces), data_hash=faces.data_hash)
@@ -877,12 +908,13 @@ def begin(system:System, # at the faces' size
           faces:FaceSet, # training faces
           device:str, # `auto`, `cpu`, `cuda`
           params:dict, # of the run folder
-          start=None # another run's generator, whose weights it takes
+          start=None, # another run's generator, whose weights it takes
+          readers:dict=None # name -> a trained reader, for systems that learn from one
          )->State:
     "A run before its first update, if it fits here."
     fabric = launch(device, params["precision"])
     check_fit(system, faces.size, fabric, PRECISIONS[params["precision"]])
-    state = State(system, faces.to(fabric.device), fabric, params["seed"], params["steps"], params)
+    state = State(system, faces.to(fabric.device), fabric, params["seed"], params["steps"], params, readers)
     if start is not None: start_from(state.nets.G, start)
     return state
 
@@ -918,6 +950,7 @@ def train(system:System, # what to train
           save_every:int=1000, # updates between checkpoints
           replace:bool=False, # start anew in a folder that holds a run with other parameters, which is lost
           start=None, # another run's generator, whose weights this one starts from
+          readers:dict=None, # name -> a trained reader, for systems that learn from one
           common:dict=None, # what all variants of a profile share, which the label leaves out
           **extra # further plain values for params.yaml, such as the name of the data set
          )->Path: # the run folder
@@ -928,9 +961,10 @@ def train(system:System, # what to train
     every = dict(log_every=log_every, sample_every=sample_every, save_every=save_every)
     check_whole(steps=steps, **every)
     check_whole(0, seed=seed)
+    check_readers(system, readers)
     precision = run_precision(folder, precision, device)
-    params = run_params(system, faces, seed, steps, precision, common, start, **extra)
+    params = run_params(system, faces, seed, steps, precision, common, start, readers, **extra)
     show = faces.take(range(min(4, len(faces)))) if show is None else show
     with explained(folder, system):
-        sitting(begin(system, faces, device, params, start), folder, show, replace, **every)
+        sitting(begin(system, faces, device, params, start, readers), folder, show, replace, **every)
     return folder
