@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STEEP', 'NO_HISTORY', 'SHORT', 'VISIBLE', 'ALIKE', 'TRIVIAL', 'ONE_LEVEL', 'OPEN', 'ENOUGH', 'SETTLED', 'GUESSING',
            'MOSTLY', 'CHECKS', 'last_sheet', 'RunFacts', 'read_run_facts', 'Finding', 'found', 'fine', 'unseen',
-           'early_late', 'check_numbers', 'check_length', 'grey_levels', 'check_change', 'check_targets', 'check_mask',
-           'check_critic', 'price_of_guessing', 'check_condition', 'check_crop', 'check_labels', 'diagnose',
-           'diagnosis_lines']
+           'early_late', 'damage', 'check_numbers', 'check_length', 'grey_levels', 'check_change', 'check_targets',
+           'check_mask', 'check_critic', 'price_of_guessing', 'check_condition', 'check_crop', 'check_units',
+           'check_labels', 'diagnose', 'diagnosis_lines']
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70004
 import math
@@ -39,6 +39,7 @@ def last_sheet(folder, # a run folder
     if rows < 1 or columns < 2 or image.shape[:2] != (rows*size, columns*size): return None
     return image.reshape(rows, size, columns, size, 3).swapaxes(1, 2)
 
+# %% ../../nbs/training/05_doctor.ipynb #n58zuxtl
 @dataclass(frozen=True)
 class RunFacts:
     "What is known of a run."
@@ -75,6 +76,7 @@ def found(text, remedy): return Finding("found", text, remedy)
 def fine(text): return Finding("fine", text)
 def unseen(why): return Finding("not looked at", why)
 
+# %% ../../nbs/training/05_doctor.ipynb #9ae82eu5
 def early_late(values:np.ndarray # (n,), the course of a term
               )->tuple: # means of the second eighth and of the last quarter; the first eighth is still the start
     "How a term began and how it ended."
@@ -82,19 +84,27 @@ def early_late(values:np.ndarray # (n,), the course of a term
     return float(values[n//8:max(n//4, n//8+1)].mean()),float(values[-max(n//4, 1):].mean())
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70014
+def damage(run:RunFacts)->str: # a sentence; nothing where all is well
+    "What is not finite, in the history or the generator."
+    if bad := sorted({k for line in run.history for k,v in line.items() if not math.isfinite(v)}):
+        return f"{', '.join(bad)} is not finite."
+    weights = run.folder/"generator.safetensors"
+    try:
+        if weights.is_file(): load_generator(weights)
+    except FesganError as e: return f"The generator cannot be used: {e}"
+    return ""
+
+# %% ../../nbs/training/05_doctor.ipynb #k4ix5zjp
 STEEP = 10. # a gradient penalty above it: the slope is beyond 4
 NO_HISTORY = "there is no history.jsonl, or it is empty"
 
 def check_numbers(run:RunFacts)->Finding:
     "Is everything finite, and the critic's slope held?"
     lower = f"Start anew with lr below {run.params['lr']:g}, or with precision 32-true."
-    if bad := sorted({k for line in run.history for k,v in line.items() if not math.isfinite(v)}):
-        return found(f"{', '.join(bad)} is not finite.", lower)
-    weights = run.folder/"generator.safetensors"
-    try:
-        if weights.is_file(): load_generator(weights)
-    except FesganError as e: return found(f"The generator cannot be used: {e}", lower)
-    if not run.history: return fine("every weight is finite") if weights.is_file() else unseen(NO_HISTORY)
+    if bad := damage(run): return found(bad, lower)
+    if not run.history:
+        trained = (run.folder/"generator.safetensors").is_file()
+        return fine("every weight is finite") if trained else unseen(NO_HISTORY)
     if not len(run.term("critic/gp")): return fine("every term is finite")
     penalty = run.term("critic/gp")[-4:].mean()
     if penalty <= STEEP: return fine(f"every term is finite, and the gradient penalty is {penalty:.2f}")
@@ -141,18 +151,20 @@ ONE_LEVEL = "the folder that you give it must hold one folder for each expressio
 def check_targets(run:RunFacts)->Finding:
     "Does it matter what was asked for?"
     if run.sheet is None or run.sheet.shape[1] < 3: return unseen("there are no samples with several targets")
-    edits,change = run.sheet[:, 1:],grey_levels(run.sheet[:, 1:], run.sheet[:, :1])
+    edits = run.sheet[:, 1:]
+    change = grey_levels(edits, run.sheet[:, :1])
     own = grey_levels(edits, edits.mean(1, keepdims=True))
     if change < VISIBLE: return unseen("nothing changes at all")
     text = f"edits of one face differ between targets by {own/change:.0%} of what they change"
     if own >= ALIKE*change: return fine(text)
     critic = run.term("critic/cls")
-    if not len(critic) or early_late(critic)[1] >= TRIVIAL:
+    error = early_late(critic)[1] if len(critic) else math.inf
+    if error >= TRIVIAL:
         return found(f"All targets look the same: {text}.",
                      f"The condition does not get through. Raise l_{run.condition}, train longer, and check the labels "
                      "with --faces.")
-    return found(f"All targets look the same: {text}, and the critic's error on labels is {early_late(critic)[1]:.3f}: "
-                 "they can hardly differ.",
+    return found(f"All targets look the same: {text}, and the critic's error on labels is {error:.3f}: they can hardly "
+                 "differ.",
                  f"Look at the counts that `fesgan prepare` prints: {ONE_LEVEL}. Then train anew.")
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70030
@@ -176,11 +188,13 @@ ENOUGH,SETTLED = 8,1000 # lines of history, and updates, from which a course can
 
 def check_critic(run:RunFacts)->Finding:
     "Does the generator keep up?"
-    gap,task = -run.term("critic/real")-run.term("critic/fake"),run.term(f"generator/{run.condition}")
+    gap = -run.term("critic/real")-run.term("critic/fake")
+    task = run.term(f"generator/{run.condition}")
     if not len(gap): return unseen("this system has no critic")
     if min(len(gap), len(task)) < ENOUGH or run.history[-1]["step"] < SETTLED:
         return unseen("the history is too short to tell a course")
-    (gap_0,gap_1),(task_0,task_1) = early_late(gap),early_late(task)
+    gap_0,gap_1 = early_late(gap)
+    task_0,task_1 = early_late(task)
     text = (f"the critic's gap went from {gap_0:.2f} to {gap_1:.2f}, the generator's {run.condition} term from "
             f"{task_0:.2f} to {task_1:.2f}")
     if gap_1 <= 2*max(gap_0, 1) or task_1 <= .95*task_0: return fine(text)
@@ -229,15 +243,20 @@ def check_crop(run:RunFacts)->Finding:
 # %% ../../nbs/training/05_doctor.ipynb #d0c70043
 MOSTLY = .9 # share of one expression above which the others are lost
 
+def check_units(aus)->Finding: # float32 (N, 17), NaN where they are not known; None where all is well
+    "Are action units intensities?"
+    values = aus[~aus.isnan()]
+    if not len(values):
+        return found("None of these faces has action units.", "Give them some: see `fesgan read-aus --help`.")
+    if values.max() > 1: return None
+    return found(f"Action units run from {values.min():.2f} to {values.max():.2f}.",
+                 f"Intensities go from 0 to {MOST}: multiply these by {MOST}.")
+
 def check_labels(run:RunFacts)->Finding:
     "Do labels differ, and are action units intensities?"
     if run.faces is None: return unseen("no faces were given")
-    f,known = run.faces,run.faces.aus[~run.faces.aus.isnan()]
-    if run.condition == "aus" and not len(known):
-        return found("None of these faces has action units.", "Give them some: see `fesgan read-aus --help`.")
-    if run.condition == "aus" and known.max() <= 1:
-        return found(f"Action units run from {known.min():.2f} to {known.max():.2f}.",
-                     f"Intensities go from 0 to {MOST}: multiply these by {MOST}.")
+    if run.condition == "aus" and (trouble := check_units(run.faces.aus)): return trouble
+    f = run.faces
     counts = np.bincount(f.labels.cpu().numpy(), minlength=len(EXPRESSIONS))
     n,share = (counts > 0).sum(),counts.max()/len(f)
     text = f"{n} expressions; most frequent: {EXPRESSIONS[counts.argmax()]}, {share:.0%} of {len(f):,} faces"
@@ -264,7 +283,7 @@ def diagnosis_lines(findings:dict # from `diagnose`
     "What was found and what to do; then what was fine, and what was not looked at."
     def of(state): return [(k, f) for k,f in findings.items() if f.state == state]
     looked = len(findings)-len(of("not looked at"))
-    lines = [line for k,f in of("found") for line in (f"{k}: {f.text}", f"    {f.remedy}")]
-    lines = lines or [f"Nothing found; {looked} of {len(findings)} checks could look."]
-    lines += [f"fine: {k}: {f.text}" for k,f in of("fine")]
-    return lines + [f"not looked at: {k}: {f.text}" for k,f in of("not looked at")]
+    troubles = [line for k,f in of("found") for line in (f"{k}: {f.text}", f"    {f.remedy}")]
+    nothing = [f"Nothing found; {looked} of {len(findings)} checks could look."]
+    rest = [f"{state}: {k}: {f.text}" for state in ("fine", "not looked at") for k,f in of(state)]
+    return (troubles or nothing) + rest
