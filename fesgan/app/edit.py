@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['LAYOUT', 'HEIC', 'TURNED', 'SURE', 'STRENGTHS', 'SAVED', 'MARKS', 'NAMES', 'SOURCE', 'TAGS', 'Photo', 'read_photo',
            'Spot', 'positions', 'around', 'find_spots', 'choose_spots', 'largest', 'expression_shares',
-           'checked_strength', 'asked_values', 'fade', 'put_back', 'load_model', 'alignment', 'load_reader_of',
-           'Editor', 'as_photo', 'edit', 'stamp', 'written', 'save_photo', 'close_up', 'sheet', 'sweep', 'save_gif']
+           'checked_strength', 'asked_values', 'fade', 'square_box', 'sampled', 'shifted', 'put_back', 'load_model',
+           'alignment', 'load_reader_of', 'Editor', 'as_photo', 'edit', 'stamp', 'written', 'save_photo', 'close_up',
+           'sheet', 'sweep', 'save_gif']
 
 # %% ../../nbs/app/02_edit.ipynb #663e84a3
 import contextlib, io, re
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np, torch
+from fastcore.basics import patch
 from torch.nn import functional as F
 
 from ..data.faceset import to_float
@@ -198,8 +200,9 @@ def expression_shares(to # an expression, or a dictionary expression -> share
 
 def checked_strength(strength)->float:
     "A strength that makes sense."
-    if not STRENGTHS[0] <= float(strength) <= STRENGTHS[1]: raise FesganError(f"strength={strength} must lie between {STRENGTHS[0]:g} (nothing) and {STRENGTHS[1]:g}; 1 is the whole edit.")
-    return float(strength)
+    low,high = STRENGTHS
+    if low <= float(strength) <= high: return float(strength)
+    raise FesganError(f"strength={strength} must lie between {low:g} (nothing) and {high:g}; 1 is the whole edit.")
 
 # %% ../../nbs/app/02_edit.ipynb #4f3d85ea
 def asked_values(to # a dictionary, or anything else
@@ -217,28 +220,49 @@ def fade(u, # shares of the square's side, any shape; what lies outside 0 to 1 g
     t = (torch.minimum(u, 1-u)/rim).clamp(0, 1)
     return t*t*(3-2*t)
 
-def put_back(pixels:np.ndarray, # uint8 (H, W, 3)
-             change:torch.Tensor, # float (3, S, S), grey levels; or (5, S, S), and where pixels come from, to the right and below, in shares of the square's side
-             matrix:np.ndarray # (2, 3), picture -> unit square
-            )->np.ndarray: # uint8 (H, W, 3), a copy
-    "Add a change to the part of a picture where it belongs."
+def square_box(pixels:np.ndarray, # uint8 (H, W, 3)
+               matrix:np.ndarray # (2, 3), picture -> unit square
+              )->tuple: # left, top, right, bottom, pixels; nothing between them where it lies outside
+    "The part of a picture that a face's square touches."
     h,w = pixels.shape[:2]
     corners = (np.array([[0, 0], [1, 0], [0, 1], [1, 1]])-matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     (left,top),(right,bottom) = np.floor(corners.min(0)).astype(int).clip(0),np.ceil(corners.max(0)).astype(int)
-    right,bottom = min(right, w),min(bottom, h)
+    return left,top,min(right, w),min(bottom, h)
+
+# %% ../../nbs/app/02_edit.ipynb #q9moudvb
+def sampled(picture:torch.Tensor, # float (C, h, w)
+            places:torch.Tensor # float (H, W, 2), to the right and below, -1 to 1 from border to border
+           )->torch.Tensor: # float (C, H, W)
+    "Look a picture up between its pixels (bicubic)."
+    return F.grid_sample(picture[None], places[None], mode="bicubic", padding_mode="border", align_corners=False)[0]
+
+def shifted(picture:torch.Tensor, # float (C, h, w)
+            way:torch.Tensor # float (h, w, 2), how far to the right and below each pixel comes from
+           )->torch.Tensor: # float (C, h, w)
+    "A picture whose pixels come from elsewhere in it."
+    h,w = picture.shape[1:]
+    x,y = torch.arange(w)+.5,torch.arange(h)[:, None]+.5
+    places = torch.stack([x.expand(h, w), y.expand(h, w)], -1)+way
+    return sampled(picture, places/torch.tensor([w, h])*2-1)
+
+# %% ../../nbs/app/02_edit.ipynb #fxjn84d2
+def put_back(pixels:np.ndarray, # uint8 (H, W, 3)
+             change:torch.Tensor, # float (3, S, S), grey levels; (5, S, S): and where pixels come from, in shares of a side
+             matrix:np.ndarray # (2, 3), picture -> unit square
+            )->np.ndarray: # uint8 (H, W, 3), a copy
+    "Add a change to the part of a picture where it belongs."
+    left,top,right,bottom = square_box(pixels, matrix)
     if left >= right or top >= bottom: return pixels.copy()
     m = torch.tensor(matrix, dtype=torch.float32)
     x,y = torch.arange(left, right)+.5,torch.arange(top, bottom)[:, None]+.5
     u,v = m[0, 0]*x+m[0, 1]*y+m[0, 2],m[1, 0]*x+m[1, 1]*y+m[1, 2]
-    added = F.grid_sample(change[None].float(), torch.stack([u, v], -1)[None]*2-1, mode="bicubic", padding_mode="border", align_corners=False)[0]
-    added,movement = (added*fade(u)*fade(v)).split([3, len(change)-3])
-    out,here = pixels.copy(),torch.from_numpy(pixels[top:bottom, left:right]).permute(2, 0, 1).float()
+    change = sampled(change.float(), torch.stack([u, v], -1)*2-1)*fade(u)*fade(v)
+    added,movement = change.split([3, len(change)-3])
+    out,part = pixels.copy(),torch.from_numpy(pixels[top:bottom, left:right]).permute(2, 0, 1).float()
     if len(movement):
         way = torch.einsum("ij,jhw->hwi", torch.linalg.inv(m[:, :2]), movement) # in pixels
-        at = (torch.stack([(x-left).expand(u.shape), (y-top).expand(u.shape)], -1)+way)/torch.tensor([right-left, bottom-top])*2-1
-        there = F.grid_sample(here[None], at[None], mode="bicubic", padding_mode="border", align_corners=False)[0]
-        here = torch.where((movement != 0).any(0), there, here)
-    out[top:bottom, left:right] = (here+added).permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+        part = torch.where((movement != 0).any(0), shifted(part, way), part)
+    out[top:bottom, left:right] = (part+added).permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
     return out
 
 # %% ../../nbs/app/02_edit.ipynb #c0b24b6a
@@ -260,6 +284,7 @@ def load_model(name # a generator that ships (`fesgan models` lists them), or a 
                           "8 to 1024, as the run was trained.")
     return load_generator(folder/"generator.safetensors"),params
 
+# %% ../../nbs/app/02_edit.ipynb #yqr1m16f
 def alignment(params:dict # of a generator
              )->str: # a key of `TEMPLATES`
     "How a face is brought to a generator: as it was for training; whole pictures were drawn around eyes and mouth."
@@ -295,51 +320,6 @@ class Editor:
         "A face as the generator sees it."
         return warp(pixels, spot.matrix(self.crop)*self.size, self.size)
 
-    def units(self, face # uint8 (S, S, 3), aligned
-             )->torch.Tensor: # float32 (17,), 0 to 1
-        "What a face shows, as the reader sees it; nothing, where there is no reader."
-        if self.reader is None: return torch.zeros(len(UNITS), device=self.device)
-        read = torch.as_tensor(self.reader.read(face[None]), device=self.device)[0]
-        return read.nan_to_num()/MOST
-
-    def units_of(self, photo:Photo, spots:list=None # its faces, if they are known
-                )->dict: # unit -> intensity, 0 to 5
-        "What the largest face of a photo shows."
-        if self.reader is None:
-            raise FesganError("To read action units off a picture a reader is needed: name the judges/reader.safetensors of a "
-                              "study whose profile has `reader`.")
-        shown = self.units(self.face(photo.pixels, largest(find_spots(photo) if spots is None else spots)))
-        return {u: MOST*float(v) for u,v in zip(UNITS, shown)}
-
-    def told(self, face, # uint8 (S, S, 3), aligned
-             to # see `expression_shares` and `asked_values`
-            )->tuple: # float32 (n, C), what the generator is told, and n shares of what comes of it
-        "What stands for the wish."
-        if values := asked_values(to):
-            if not self.kind.needs:
-                raise FesganError(f"{self.model} is steered by expressions, not by action units; ask for an expression, or name a "
-                                  "run folder that was trained with condition: au.")
-            now = self.units(face)[None]
-            return self.kind.steer(now, units_set(now, values)),[1.]
-        shares = expression_shares(to)
-        targets = torch.tensor([EXPRESSIONS.index(e) for e in shares], device=self.device)
-        now = self.units(face) if self.kind.needs else None
-        return condition(self.generator, targets, now),list(shares.values())
-
-    @torch.no_grad()
-    def change(self, pixels, # uint8 (H, W, 3)
-               spot:Spot, # a face in it
-               to # see `expression_shares`, or `asked_values`
-              )->torch.Tensor: # float (3, S, S), or (5, S, S) of a generator that moves, at strength 1; see `put_back`
-        "What the network would change in a face."
-        face = self.face(pixels, spot)
-        told,shares = self.told(face, to)
-        x = to_float(torch.from_numpy(face).permute(2, 0, 1)[None].to(self.device)).expand(len(shares), -1, -1, -1)
-        with evaluating(self.generator): edited,change,movement = self.generator.traced(x, told)
-        made = (edited-x)*127.5 if movement is None else torch.cat([change*127.5, movement], 1)
-        made = (made*torch.tensor(shares, device=self.device).view(-1, 1, 1, 1)).sum(0).cpu()
-        return made*spot.mask(self.crop, self.size)
-
     def edit(self, photo:Photo, # from `read_photo`
              to="happy", # see `expression_shares`
              strength:float=1., # see `STRENGTHS`
@@ -350,6 +330,58 @@ class Editor:
         for spot in find_spots(photo) if spots is None else spots:
             pixels = put_back(pixels, strength*self.change(photo.pixels, spot, to), spot.matrix(self.crop))
         return pixels
+
+# %% ../../nbs/app/02_edit.ipynb #vbkuhcvy
+@patch
+def units(self:Editor, face # uint8 (S, S, 3), aligned
+         )->torch.Tensor: # float32 (17,), 0 to 1
+    "What a face shows, as the reader sees it; nothing, where there is no reader."
+    if self.reader is None: return torch.zeros(len(UNITS), device=self.device)
+    intensities = torch.as_tensor(self.reader.read(face[None]), device=self.device)[0]
+    return intensities.nan_to_num()/MOST
+
+@patch
+def units_of(self:Editor, photo:Photo, spots:list=None # its faces, if they are known
+            )->dict: # unit -> intensity, 0 to 5
+    "What the largest face of a photo shows."
+    if self.reader is None:
+        raise FesganError("To read action units off a picture a reader is needed: name the "
+                          "judges/reader.safetensors of a study whose profile has `reader`.")
+    shares = self.units(self.face(photo.pixels, largest(find_spots(photo) if spots is None else spots)))
+    return {u: MOST*float(v) for u,v in zip(UNITS, shares)}
+
+# %% ../../nbs/app/02_edit.ipynb #z4ro7fuq
+@patch
+def told(self:Editor, face, # uint8 (S, S, 3), aligned
+         to # see `expression_shares` and `asked_values`
+        )->tuple: # float32 (n, C), what the generator is told, and n shares of what comes of it
+    "What stands for the wish."
+    if values := asked_values(to):
+        if not self.kind.needs:
+            raise FesganError(f"{self.model} is steered by expressions, not by action units; ask for an expression, or "
+                              "name a run folder that was trained with condition: au.")
+        now = self.units(face)[None]
+        return self.kind.steer(now, units_set(now, values)),[1.]
+    shares = expression_shares(to)
+    targets = torch.tensor([EXPRESSIONS.index(e) for e in shares], device=self.device)
+    now = self.units(face) if self.kind.needs else None
+    return condition(self.generator, targets, now),list(shares.values())
+
+# %% ../../nbs/app/02_edit.ipynb #8rsa5wws
+@patch
+@torch.no_grad()
+def change(self:Editor, pixels, # uint8 (H, W, 3)
+           spot:Spot, # a face in it
+           to # see `expression_shares`, or `asked_values`
+          )->torch.Tensor: # float (3, S, S), or (5, S, S) of a generator that moves, at strength 1; see `put_back`
+    "What the network would change in a face."
+    face = self.face(pixels, spot)
+    rows,shares = self.told(face, to)
+    x = to_float(torch.from_numpy(face).permute(2, 0, 1)[None].to(self.device)).expand(len(shares), -1, -1, -1)
+    with evaluating(self.generator): edited,change,movement = self.generator.traced(x, rows)
+    made = (edited-x)*127.5 if movement is None else torch.cat([change*127.5, movement], 1)
+    made = (made*torch.tensor(shares, device=self.device).view(-1, 1, 1, 1)).sum(0).cpu()
+    return made*spot.mask(self.crop, self.size)
 
 # %% ../../nbs/app/02_edit.ipynb #78a3b330
 def as_photo(image # a path, a `Photo`, a PIL image, or uint8 (H, W, 3)
@@ -366,6 +398,7 @@ def as_photo(image # a path, a `Photo`, a PIL image, or uint8 (H, W, 3)
         return read_photo(held)
     return read_photo(image)
 
+# %% ../../nbs/app/02_edit.ipynb #k9xh8429
 _editors = {} # (model, device) -> Editor, so that a second call does not load again
 
 def edit(image, # see `as_photo`
@@ -394,6 +427,7 @@ def _tag(name): # "dc:rights" -> as ElementTree writes it
     prefix,name = name.split(":")
     return f"{{{NAMES[prefix]}}}{name}"
 
+# %% ../../nbs/app/02_edit.ipynb #nglchgth
 def _parsed(xmp): # bytes -> the element rdf:RDF and the whole; new ones if there are none
     "Read a packet of XMP, with the prefixes that it uses."
     from xml.etree import ElementTree as ET
@@ -513,6 +547,7 @@ def close_up(pixels:np.ndarray, # uint8 (H, W, 3)
     grown = np.array([[1/room, 0, (1-1/room)/2], [0, 1/room, (1-1/room)/2], [0, 0, 1]]) @ m
     return warp(pixels, grown[:2]*side, side)
 
+# %% ../../nbs/app/02_edit.ipynb #uk1djm79
 def sheet(photo:Photo, # from `read_photo`
           editor:Editor,
           strength:float=1., # see `STRENGTHS`
@@ -530,6 +565,7 @@ def sheet(photo:Photo, # from `read_photo`
         cells.append(np.asarray(cell))
     return np.concatenate([np.concatenate(cells[:4], 1), np.concatenate(cells[4:], 1)])
 
+# %% ../../nbs/app/02_edit.ipynb #ykgafi3x
 def sweep(photo:Photo, # from `read_photo`
           editor:Editor,
           to="happy", # see `expression_shares`
@@ -541,13 +577,13 @@ def sweep(photo:Photo, # from `read_photo`
     "The photo with an expression that comes and goes."
     from PIL import Image
     strength,spots = checked_strength(strength),find_spots(photo) if spots is None else spots
-    changes = [editor.change(photo.pixels, s, to) for s in spots]
+    changes = [(editor.change(photo.pixels, s, to), s.matrix(editor.crop)) for s in spots]
     scale = min(1, side/max(photo.pixels.shape[:2]))
     size = tuple(max(1, round(v*scale)) for v in photo.pixels.shape[1::-1])
     out = []
     for t in np.sin(np.linspace(0, np.pi, frames)):
         pixels = photo.pixels
-        for spot,change in zip(spots, changes, strict=True): pixels = put_back(pixels, float(t)*strength*change, spot.matrix(editor.crop))
+        for change,matrix in changes: pixels = put_back(pixels, float(t)*strength*change, matrix)
         out.append(Image.fromarray(pixels).resize(size, Image.LANCZOS))
     return out
 
