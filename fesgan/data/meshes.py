@@ -6,8 +6,8 @@
 __all__ = ['TARGETS_SHA256', 'Head', 'SHADER', 'assets_folder', 'whole', 'targets_path', 'targets_file', 'check_targets', 'Mesh',
            'parse_faces', 'read_model', 'read_mesh', 'parts', 'fitted', 'normals', 'sparse_rows', 'row_means',
            'edges_of', 'moved_corners', 'subdivision', 'refine', 'read_head', 'target', 'morph', 'read_rgba', 'Light',
-           'towards', 'spread', 'lamps', 'visible', 'light_received', 'textured_actor', 'Actor', 'lamp_colours',
-           'window', 'shoot', 'project']
+           'towards', 'spread', 'lamps', 'visible', 'light_received', 'window', 'shoot', 'textured_actor', 'Actor',
+           'lamp_colours', 'project']
 
 # %% ../../nbs/data/02_meshes.ipynb #908538eb
 import contextlib, functools, json, os
@@ -317,6 +317,39 @@ def light_received(points:np.ndarray, # (P, 3)
     key,fill = lamps(light)
     return np.stack([share(sky, lambert), share(spread(key, 14, 9), [1]*9), share(spread(fill, 22, 6), [1]*6)], 1)
 
+# %% ../../nbs/data/02_meshes.ipynb #dd0dd31a
+@functools.lru_cache(maxsize=1)
+def window():
+    "The one off-screen window, which takes any size; VTK needs no display."
+    import vtk
+    with contextlib.suppress(ImportError):
+        # torch's compiler: its LLVM is loaded before the software renderer's, or importing it later ends the process
+        import triton # noqa: F401
+    w = vtk.vtkRenderWindow()
+    w.SetOffScreenRendering(1)
+    w.SetMultiSamples(0)
+    return w
+
+# %% ../../nbs/data/02_meshes.ipynb #z9odmnnx
+def shoot(renderer, # a vtkRenderer
+          size:int # pixels
+         )->np.ndarray: # uint8 (size, size, 3)
+    "Take the picture."
+    import vtk
+    from vtk.util.numpy_support import vtk_to_numpy
+    w,grab = window(),vtk.vtkWindowToImageFilter()
+    w.SetSize(size, size)
+    if not w.HasRenderer(renderer): # it stays in the window, with its textures and shaders, until another comes
+        for other in list(w.GetRenderers()): w.RemoveRenderer(other)
+        w.AddRenderer(renderer)
+    w.Render()
+    grab.SetInput(w)
+    grab.ReadFrontBufferOff()
+    grab.ShouldRerenderOff()
+    grab.Update()
+    pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars())
+    return pixels.reshape(size, size, -1)[::-1,:,:3].copy()
+
 # %% ../../nbs/data/02_meshes.ipynb #d8787b02
 SHADER = """//VTK::TCoord::Impl
   vec4 texel = fragOutput0;
@@ -343,7 +376,8 @@ SHADER = """//VTK::TCoord::Impl
 """
 
 # %% ../../nbs/data/02_meshes.ipynb #90b1e9c2
-def textured_actor(mesh:Mesh, texture:np.ndarray, # uint8 (H, W, 4)
+def textured_actor(mesh:Mesh,
+                   texture:np.ndarray, # uint8 (H, W, 4)
                    two_sided:int # 1 for cards of hair
                   ): # (vtk.vtkActor, its pyvista.PolyData)
     "A textured mesh for the scene, whose points are to come."
@@ -416,38 +450,6 @@ def move(self:Actor, points:np.ndarray, normal:np.ndarray, # (P, 3)
     colour = numpy_to_vtk((np.clip(received[c], 0, 1)*255).round().astype(np.uint8), deep=1)
     self.poly.GetPointData().SetScalars(colour)
     self.poly.Modified()
-
-# %% ../../nbs/data/02_meshes.ipynb #dd0dd31a
-@functools.lru_cache(maxsize=1)
-def window():
-    "The one off-screen window, which takes any size; VTK needs no display."
-    import vtk
-    with contextlib.suppress(ImportError):
-        # torch's compiler: its LLVM is loaded before the software renderer's, or importing it later ends the process
-        import triton # noqa: F401
-    w = vtk.vtkRenderWindow()
-    w.SetOffScreenRendering(1)
-    w.SetMultiSamples(0)
-    return w
-
-def shoot(renderer, # a vtkRenderer
-          size:int # pixels
-         )->np.ndarray: # uint8 (size, size, 3)
-    "Take the picture."
-    import vtk
-    from vtk.util.numpy_support import vtk_to_numpy
-    w,grab = window(),vtk.vtkWindowToImageFilter()
-    w.SetSize(size, size)
-    if not w.HasRenderer(renderer): # it stays in the window, with its textures and shaders, until another comes
-        for other in list(w.GetRenderers()): w.RemoveRenderer(other)
-        w.AddRenderer(renderer)
-    w.Render()
-    grab.SetInput(w)
-    grab.ReadFrontBufferOff()
-    grab.ShouldRerenderOff()
-    grab.Update()
-    pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars())
-    return pixels.reshape(size, size, -1)[::-1,:,:3].copy()
 
 # %% ../../nbs/data/02_meshes.ipynb #7644caf9
 def project(renderer, # a vtkRenderer
