@@ -33,6 +33,7 @@ class DenseBlock(nn.Module):
         for conv in self.convs[1:]: total = total+conv(F.relu(total))
         return F.relu(total)
 
+# %% ../../nbs/evaluation/02a_jury.ipynb #on30rzt9
 def face_api_network()->nn.Module: # (B,3,112,112), RGB less its mean, divided by 255 -> (B,7) logits
     "The expression net of face-api."
     widths = (3, 32, 64, 128, 256)
@@ -55,6 +56,7 @@ class XceptionBlock(nn.Module):
         padded = F.pad(self.body(x), (before, 1, before, 1), value=float("-inf"))
         return F.max_pool2d(padded, 3, 2)+self.skip(x)
 
+# %% ../../nbs/evaluation/02a_jury.ipynb #7jarbn9z
 def fer_network()->nn.Module: # (B,1,64,64), grey in [-1,1] -> (B,7) logits
     "The emotion net of fer."
     def conv(ni, nf): return nn.Conv2d(ni, nf, 3, bias=False),_norm(nf),nn.ReLU()
@@ -63,9 +65,6 @@ def fer_network()->nn.Module: # (B,1,64,64), grey in [-1,1] -> (B,7) logits
     return nn.Sequential(*conv(1, 8), *conv(8, 8), *map(XceptionBlock, widths, widths[1:]), *head)
 
 # %% ../../nbs/evaluation/02a_jury.ipynb #bc3c84f4
-MEAN_RGB = (122.782, 117.001, 104.298) # of face-api's training pictures
-GREY = (.299, .587, .114) # what OpenCV takes of red, green and blue
-
 def middle(x, # (B,C,S,S)
            share:float, # of the side that is kept, 0 to 1
            size:int # side of the result, pixels
@@ -74,7 +73,12 @@ def middle(x, # (B,C,S,S)
     s = x.shape[-1]
     side = max(1, round(s*share))
     at = (s-side)//2
-    return F.interpolate(x[..., at:at+side, at:at+side], (size, size), mode="bilinear", align_corners=False, antialias=True)
+    kept = x[..., at:at+side, at:at+side]
+    return F.interpolate(kept, (size, size), mode="bilinear", align_corners=False, antialias=True)
+
+# %% ../../nbs/evaluation/02a_jury.ipynb #3kmb2oqx
+MEAN_RGB = (122.782, 117.001, 104.298) # of face-api's training pictures
+GREY = (.299, .587, .114) # what OpenCV takes of red, green and blue
 
 def see_face_api(x, # float (B,3,S,S), 0..255
                  share:float # see `middle`
@@ -107,6 +111,7 @@ class Juror(Judge):
         _,see,share = JURY[self.name]
         return see(x.float(), share)
 
+# %% ../../nbs/evaluation/02a_jury.ipynb #pw97iqhi
 def load_juror(name:str, # a key of `JURY`
                device="cpu", # where it shall work
                path=None # its weights; those that ship if not given
@@ -117,10 +122,13 @@ def load_juror(name:str, # a key of `JURY`
     path = Path(path or shipped("judges", "jury", f"{name}.safetensors"))
     try:
         with torch.device("meta"): net = build()
-        with safe_open(str(path), "pt") as file: return Juror(read_weights(net, file).to(device, memory_format=torch.channels_last), name)
+        with safe_open(str(path), "pt") as file: net = read_weights(net, file)
+        return Juror(net.to(device, memory_format=torch.channels_last), name)
     except Exception as e:
-        raise FesganError(f"{path} does not hold the weights of {name} ({type(e).__name__}: {e}). Take the file from the repository again.") from e
+        raise FesganError(f"{path} does not hold the weights of {name} ({type(e).__name__}: {e}). "
+                          "Take the file from the repository again.") from e
 
+# %% ../../nbs/evaluation/02a_jury.ipynb #hcvlq278
 def load_jury(device="cpu" # where they shall work
              )->dict: # name -> Juror
     "The outside networks, ready to read."
