@@ -7,8 +7,9 @@ __all__ = ['SHARE', 'RATE', 'COUNT', 'SWITCH', 'STEERED', 'SKIPPED', 'CLOSED', '
            'weight', 'plain', 'worded', 'counted', 'either', 'switch', 'allowed', 'setting_words', 'read_setting',
            'check_setting', 'Sizes', 'SeedNets', 'StarGANNets', 'new_critic', 'one_set', 'GANimationNets', 'EFGANNets',
            'CascadeNets', 'EGGANNets', 'Phase', 'Objective', 'pair_weight', 'StarGANObjective', 'PairedObjective',
-           'GANimationObjective', 'CascadeObjective', 'EGGANObjective', 'Schedule', 'Drawing', 'System', 'changed',
-           'system', 'get_system', 'field_help', 'fields_help', 'list_systems', 'as_params', 'from_params', 'label']
+           'GANimationObjective', 'CascadeObjective', 'EGGANObjective', 'latent_phases', 'Schedule', 'Drawing',
+           'System', 'changed', 'system', 'get_system', 'field_help', 'fields_help', 'list_systems', 'as_params',
+           'from_params', 'label']
 
 # %% ../../nbs/training/01_systems.ipynb #b0e43dc3
 import math
@@ -27,7 +28,7 @@ from ..models.eggan import EGGAN, LatentCritic, LevelReader
 from ..models.ganimation import MASK_KEEPS, GANimation, kept_share
 from ..models.generator import BLOCKS, DROPOUT, PADDINGS, SKIPS, Generator, check_input
 from .latent_losses import (LATENT_LOSSES, classifier_terms, image_critic_terms, latent_critic_terms,
-                                           latent_edit, latent_terms, ssim_scales)
+                                           latent_edit, latent_terms)
 from .losses import (cascade_terms, critic_terms, edited, generator_terms, masked_edit, masked_terms,
                                     paired_terms, penalty, perceptual_terms, scores, stage_critic_terms, stepwise_edit,
                                     traced_edit, unit_critic_terms)
@@ -452,19 +453,19 @@ class EGGANObjective(Objective):
 
     @property
     def needs(self): return frozenset({"people"} if self.readers else ())
+    def noise(self, batch, rng):
+        drawn = torch.randn(len(batch.x), self.latent, generator=rng, device=rng.device)
+        return super().noise(batch, rng) | dict(latent=drawn)
+
+    def phases(self, s): return latent_phases(self, s)
 
 # %% ../../nbs/training/01_systems.ipynb #342nsjo6
-@patch
-def noise(self:EGGANObjective, batch, rng)->dict:
-    "Shares for the penalty, and draws of a Gaussian for the critic of codes."
-    size = len(batch.x),self.latent
-    return Objective.noise(self, batch, rng) | dict(latent=torch.randn(size, generator=rng, device=rng.device))
-
-@patch
-def phases(self:EGGANObjective, s)->tuple: # of Phases, in their order
+def latent_phases(objective:EGGANObjective,
+                  s # the System it is for
+                 )->tuple: # of Phases, in their order
     "Critic, critic of codes and classifier (at twice the rate, Sec. 4.1), then encoder and generator."
-    terms = [k for k in ("levels", "id", "per", "rec", "ssim", "latent") if getattr(self, f"l_{k}")]
-    how = dict(loss=self.latent_loss)
+    terms = [k for k in ("levels", "id", "per", "rec", "ssim", "latent") if getattr(objective, f"l_{k}")]
+    how = dict(loss=objective.latent_loss)
     return (Phase("critic", ("D",), image_critic_terms),
             Phase("latent", ("D_latent",), partial(latent_critic_terms, **how)),
             Phase("classifier", ("C_units",), classifier_terms, rate=2.),
