@@ -75,8 +75,7 @@ class Batches:
         self.flip,self.cross,self.augment,self.jitter = flip,cross,augment,jitter
         self.pairs = faces.partners() if paired else None
         self.labels = faces.labels + len(EXPRESSIONS)*faces.domains if domains > 1 else faces.labels
-        self.values = one_hot(self.labels, domains=domains) if values is None else values
-        self.who = who
+        self.values,self.who = one_hot(self.labels, domains=domains) if values is None else values,who
         self.groups = self.labels if balance else faces.domains if domains > 1 else None # each drawn equally often
         self.rng = torch.Generator(faces.images.device).manual_seed(seed)
         self.order = self._shuffle()

@@ -17,7 +17,7 @@ from ..files import FesganError
 
 # %% ../../nbs/evaluation/02d_people.ipynb #wdzaqrer
 def people_of(faces:FaceSet # some of whose people are known
-             )->tuple: # int64 (N,), a class for each face, -1: nobody known; the people's names in the order of the classes
+             )->tuple: # int64 (N,), a class for each face, -1: nobody known; the names of the classes
     "The people of a set as classes."
     names = faces.names
     if len(names) < 2:
@@ -36,7 +36,7 @@ def held_out(classes, # int64 (N,), from `people_of`
     return np.isin(np.arange(len(order)), chosen)
 
 # %% ../../nbs/evaluation/02d_people.ipynb #hsc1xhhs
-PEOPLE = dict(arch="vgg", epochs=16, width=16, smoothing=0.) # settings unless others are given; fields of `judge_settings`
+PEOPLE = dict(arch="vgg", epochs=16, width=16, smoothing=0.) # unless others are given; fields of `judge_settings`
 
 def obtain_people_reader(faces:FaceSet, # training faces
                          seed:int=0, # of weights, order, augmentation and held-out pictures

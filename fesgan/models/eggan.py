@@ -36,7 +36,8 @@ class Encoder(nn.Module):
         super().__init__()
         halvings = doublings(image_size, least=4, most=5)
         dims = [3] + [max(1, width//4)*2**i for i in range(halvings)]
-        self.convs = nn.Sequential(*[l for ni,nf in zip(dims, dims[1:]) for l in (nn.Conv2d(ni, nf, 4, 2, 1), nn.LeakyReLU(.2))])
+        halving = ((nn.Conv2d(ni, nf, 4, 2, 1), nn.LeakyReLU(.2)) for ni,nf in zip(dims, dims[1:]))
+        self.convs = nn.Sequential(*[layer for pair in halving for layer in pair])
         self.code = nn.Linear(dims[-1]*(image_size >> halvings)**2, latent)
 
     def forward(self, x): # (B, 3, S, S) in [-1, 1] -> (B, latent)
@@ -48,8 +49,8 @@ class UpBlock(nn.Module):
     def __init__(self, ni:int, nf:int): # channels before and after
         super().__init__()
         self.before = nn.Sequential(InstanceNorm2d(ni, affine=True), nn.PReLU(ni))
-        self.after = nn.Sequential(nn.Conv2d(ni, nf, 3, padding=1, bias=False), InstanceNorm2d(nf, affine=True), nn.PReLU(nf),
-                                   nn.Conv2d(nf, nf, 3, padding=1))
+        self.after = nn.Sequential(nn.Conv2d(ni, nf, 3, padding=1, bias=False), InstanceNorm2d(nf, affine=True),
+                                   nn.PReLU(nf), nn.Conv2d(nf, nf, 3, padding=1))
         self.short = nn.Conv2d(ni, nf, 1, bias=False)
 
     def forward(self, x): # (B, ni, h, w) -> (B, nf, 2h, 2w)
@@ -70,10 +71,11 @@ class Decoder(nn.Module):
         self.side = image_size >> n
         self.first = nn.Linear(latent+n_conditions, dims[0]*self.side**2)
         self.blocks = nn.Sequential(*[UpBlock(*pair) for pair in zip(dims, dims[1:])])
-        self.last = nn.Sequential(InstanceNorm2d(dims[-1], affine=True), nn.PReLU(dims[-1]), nn.Conv2d(dims[-1], 3, 3, padding=1))
+        end = dims[-1]
+        self.last = nn.Sequential(InstanceNorm2d(end, affine=True), nn.PReLU(end), nn.Conv2d(end, 3, 3, padding=1))
 
     def forward(self, l, c): # (B, latent), (B, C) -> (B, 3, S, S) in [-1, 1]
-        h = self.first(torch.cat([l, c.to(l.dtype)], 1)).view(len(l), -1, self.side, self.side)
+        h = self.first(torch.cat([l, c.to(l.dtype)], 1)).unflatten(1, (-1, self.side, self.side))
         return wide(self.last(self.blocks(h))).tanh()
 
 # %% ../../nbs/models/06_eggan.ipynb #s09a72bj

@@ -122,12 +122,15 @@ def latent_grid(generator, # one that draws from a code, `coded`
                ): # a matplotlib Figure
     "From one person to another downwards, and to an expression to the right."
     if not getattr(generator, "coded", False):
-        raise FesganError("This generator has no code that could be mixed; choose one that draws from one, such as eggan.")
-    shares = np.linspace(0, 1, steps)
+        raise FesganError("This generator has no code that could be mixed; choose one that draws from one, such as "
+                          "eggan.")
+    shares = np.linspace(0, 1, steps).tolist()
     with evaluating(generator):
         one,two = generator.encode(to_float(pair.images))
-        def drawn(person, expression):
-            units = torch.lerp(*told_between(generator, pair, target, expression), person)
-            return to_uint8(generator.decode(torch.lerp(one, two, person)[None], units[None]))[0].permute(1, 2, 0).cpu().numpy()
-        rows = [[drawn(b, a) for a in shares] for b in shares.tolist()]
-    return picture_grid(rows, [f"{a:.0%}" for a in shares], ["one person", *[""]*(steps-2), "another"], size=1.1)
+        codes = torch.stack([torch.lerp(one, two, b) for b in shares])
+        def column(a):
+            units = [torch.lerp(*told_between(generator, pair, target, a), b) for b in shares]
+            return to_uint8(generator.decode(codes, torch.stack(units))).permute(0, 2, 3, 1).cpu().numpy()
+        columns = [column(a) for a in shares]
+    titles,people = [f"{a:.0%}" for a in shares],["one person", *[""]*(steps-2), "another"]
+    return picture_grid([list(row) for row in zip(*columns)], titles, people, size=1.1)

@@ -7,9 +7,9 @@ __all__ = ['SHARE', 'RATE', 'COUNT', 'SWITCH', 'STEERED', 'SKIPPED', 'CLOSED', '
            'weight', 'plain', 'worded', 'counted', 'either', 'switch', 'allowed', 'setting_words', 'read_setting',
            'check_setting', 'Sizes', 'SeedNets', 'StarGANNets', 'new_critic', 'one_set', 'GANimationNets', 'EFGANNets',
            'CascadeNets', 'EGGANNets', 'Phase', 'Objective', 'pair_weight', 'StarGANObjective', 'PairedObjective',
-           'GANimationObjective', 'CascadeObjective', 'EGGANObjective', 'latent_phases', 'Schedule', 'Drawing',
-           'System', 'changed', 'system', 'get_system', 'field_help', 'fields_help', 'list_systems', 'as_params',
-           'from_params', 'label']
+           'GANimationObjective', 'CascadeObjective', 'EGGANWeights', 'EGGANObjective', 'latent_phases', 'Schedule',
+           'Drawing', 'System', 'changed', 'system', 'get_system', 'field_help', 'fields_help', 'list_systems',
+           'as_params', 'from_params', 'label']
 
 # %% ../../nbs/training/01_systems.ipynb #b0e43dc3
 import math
@@ -429,8 +429,8 @@ class CascadeObjective(GANimationObjective):
 
 # %% ../../nbs/training/01_systems.ipynb #g1w4fzmt
 @dataclass(frozen=True)
-class EGGANObjective(Objective):
-    "Terms of the edit, of the face drawn again, and of its code (EGGAN, Eq. 7)."
+class EGGANWeights(Objective):
+    "What counts how much for the edit, the face drawn again, and its code (EGGAN, Eq. 7 and Sec. 4.1)."
     l_levels: float = weight(100., "the units' levels as the classifier reads them in edits (EGGAN: lambda_u)")
     l_id: float = weight(60., "the person as a frozen reader knows them (EGGAN: lambda_id); 0 is never",
                          either("with identity", "no identity term"))
@@ -441,6 +441,12 @@ class EGGANObjective(Objective):
                            either("with MS-SSIM", "no MS-SSIM"))
     l_latent: float = weight(20., "what the critic of codes says (EGGAN: lambda_adv)")
     l_gp: float = weight(10., "the gradient penalty (WGAN-GP; not published)")
+
+
+# %% ../../nbs/training/01_systems.ipynb #qdefqfro
+@dataclass(frozen=True)
+class EGGANObjective(EGGANWeights):
+    "Terms of the edit, of the face drawn again, and of its code (EGGAN, Eq. 7)."
     latent: int = setting(256, "numbers of the code that a face becomes, and of the Gaussian that it shall look like "
                           "(not published)", Span(1, 10**5), worded("code of"))
     latent_loss: str = setting("log", "of the critic of codes: log, as Eq. 1; squares, as in the authors' code",

@@ -11,7 +11,7 @@ __all__ = ['PRECISIONS', 'NO_NEWS', 'SEEDS', 'CHECKPOINTS', 'RESULT', 'NODES', '
            'longer', 'other_run', 'saved_for', 'load_checkpoint', 'alone', 'check_own', 'clear', 'goes_on', 'claim',
            'read_history', 'sample_sheet', 'save_sheet', 'count', 'share_sums', 'window', 'Stopped', 'agreed',
            'explained', 'spoken', 'Log', 'keep', 'finish', 'run', 'learnable', 'start_from', 'run_params',
-           'check_whole', 'run_precision', 'begin', 'sitting', 'train']
+           'check_whole', 'run_precision', 'begin', 'sitting', 'check_training', 'train']
 
 # %% ../../nbs/training/02_trainer.ipynb #3aa18ec0
 import contextlib, fcntl, hashlib, io, json, logging, math, os, shutil, sys, time, warnings
@@ -936,6 +936,15 @@ def sitting(state:State, # before its first update
         if main: _rewind(folder, state.step)
         run(state, folder, show.to(state.fabric.device), **every)
 
+# %% ../../nbs/training/02_trainer.ipynb #hkg0tp0n
+def check_training(system:System, seed, steps, readers,
+                   **every # updates between lines, sheets and checkpoints
+                  )->None: # raises an explanation
+    "Are the numbers whole, and are the networks there that it learns from?"
+    check_whole(steps=steps, **every)
+    check_whole(0, seed=seed)
+    check_readers(system, readers)
+
 # %% ../../nbs/training/02_trainer.ipynb #b0d7fe98
 def train(system:System, # what to train
           faces:FaceSet, # training faces
@@ -957,14 +966,12 @@ def train(system:System, # what to train
     "Train a system, or go on with a run that was stopped."
     folder,faces = Path(folder),learnable(system, faces)
     system = changed(system, dict(image_size=faces.size))
-    steps = system.updates(len(faces)) if steps is None else steps
     every = dict(log_every=log_every, sample_every=sample_every, save_every=save_every)
-    check_whole(steps=steps, **every)
-    check_whole(0, seed=seed)
-    check_readers(system, readers)
+    steps = system.updates(len(faces)) if steps is None else steps
+    check_training(system, seed, steps, readers, **every)
     precision = run_precision(folder, precision, device)
     params = run_params(system, faces, seed, steps, precision, common, start, readers, **extra)
-    show = faces.take(range(min(4, len(faces)))) if show is None else show
+    show = show or faces.take(range(min(4, len(faces))))
     with explained(folder, system):
         sitting(begin(system, faces, device, params, start, readers), folder, show, replace, **every)
     return folder
