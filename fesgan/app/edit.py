@@ -247,7 +247,7 @@ def shifted(picture:torch.Tensor, # float (C, h, w)
 
 # %% ../../nbs/app/02_edit.ipynb #fxjn84d2
 def put_back(pixels:np.ndarray, # uint8 (H, W, 3)
-             change:torch.Tensor, # float (3, S, S), grey levels; (5, S, S): and where pixels come from, in parts of a side
+             change:torch.Tensor, # (3, S, S), grey levels; (5, S, S): also where pixels come from, in shares of a side
              matrix:np.ndarray # (2, 3), picture -> unit square
             )->np.ndarray: # uint8 (H, W, 3), a copy
     "Add a change to the part of a picture where it belongs."
