@@ -66,6 +66,7 @@ def each_edit(generator, # maps (x, condition) to an edited face
                 yield rows.numpy(),column,edit_faces(generator, faces.images[rows], told, dtype=dtype)
                 progress.update(len(rows))
 
+# %% ../../nbs/evaluation/05_recognition.ipynb #e2elyigr
 def known_targets(faces:FaceSet)->np.ndarray: # int (T,)
     "The expressions that a set has, as indices into EXPRESSIONS."
     return np.array([EXPRESSIONS.index(e) for e in faces.expressions])
@@ -90,12 +91,9 @@ def recognise(generator, # maps (x, condition) to an edited face
     return Recognition(faces.catalog.row.to_numpy(), people, labels, targets, real, reads)
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #697bc421
-def _wide(judge): # one judge or several, as a list
-    return [judge] if isinstance(judge, str) else list(judge)
-
 def _columns(values, judge): # (N,) for one judge; (N, judges) for several, which `summary` and `paired` draw again too
-    wide = np.stack([values(j).astype(float).ravel() for j in _wide(judge)], 1)
-    return wide[:, 0] if isinstance(judge, str) else wide
+    if isinstance(judge, str): return values(judge).astype(float).ravel()
+    return np.stack([values(j).astype(float).ravel() for j in judge], 1)
 
 def _over(found, values, judge, seed): # the mean over all edits of all runs; values(run, judge) is (N, T)
     people = np.concatenate([np.repeat(f.people, len(f.targets)) for f in found])
@@ -109,26 +107,34 @@ def recognised(found:list, # Recognition, one for each seed
     "Share of edits that are read as wanted."
     return _over(found, lambda f,j: f.right(j, own), judge, seed)
 
+# %% ../../nbs/evaluation/05_recognition.ipynb #m3bjf4a4
 def read_real(found:list, judge, seed:int=0)->dict: # as `recognised`
     "Share of the faces themselves that are read as they are labelled."
     f = found[0] # the same faces and the same judges for every seed
     return summary(_columns(lambda j: f.real[j] == f.labels, judge), f.people, seed=seed)
 
 def moved(found:list, judge, seed:int=0)->dict: # as `recognised`
-    "Share of edits that are read as another expression than the face they were made from: nothing for a network that changes nothing."
+    "Share of edits read as another expression than their face: nothing for a network that changes nothing."
     return _over(found, lambda f,j: f.edits[j] != f.real[j][:, None], judge, seed)
 
+# %% ../../nbs/evaluation/05_recognition.ipynb #4rlh7ja9
 def against_real(found:list, judge, own:bool=True, seed:int=0)->dict: # difference, low, high, p, n; see `paired`
     "Edits less real faces, face by face."
-    edits = np.concatenate([_columns(lambda j, f=f: np.nanmean(f.right(j, own), 1), judge) for f in found])
+    def share(f): return lambda j: np.nanmean(f.right(j, own), 1)
+    edits = np.concatenate([_columns(share(f), judge) for f in found])
     real = np.concatenate([_columns(lambda j, f=f: f.real[j] == f.labels, judge) for f in found])
     return paired(edits, real, np.concatenate([f.people for f in found]), seed=seed)
 
-def against(found:list, other:list, judge, target:int=None, seed:int=0)->dict: # difference, low, high, p, n; see `paired`
-    "One system's edits less another's, face by face, in the mean over seeds; of one target (an index into EXPRESSIONS) or of all."
-    def share(runs, j):
-        return np.mean([f.right(j)[:, slice(None) if target is None else f.targets == target].mean(1) for f in runs], 0)
-    return paired(_columns(lambda j: share(found, j), judge), _columns(lambda j: share(other, j), judge), found[0].people, seed=seed)
+def against(found:list, # Recognition of one system, one for each seed
+            other:list, # of another
+            judge, # as for `recognised`
+            target:int=None, # an index into EXPRESSIONS; all if not given
+            seed:int=0 # of bootstrap and flips
+           )->dict: # difference, low, high, p, n; see `paired`
+    "One system's edits less another's, face by face, in the mean over seeds."
+    def counted(f): return slice(None) if target is None else f.targets == target
+    def share(runs): return lambda j: np.mean([f.right(j)[:, counted(f)].mean(1) for f in runs], 0)
+    return paired(_columns(share(found), judge), _columns(share(other), judge), found[0].people, seed=seed)
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #a8834412
 @dataclass
@@ -141,6 +147,7 @@ class Agreement:
     @property
     def said(self)->bool: return self.sign != 0 # may a sentence be written?
 
+# %% ../../nbs/evaluation/05_recognition.ipynb #17wumq64
 def _sign(d): # of one difference whose interval leaves zero out, else 0; nobody's without an interval
     return int(np.sign(d["difference"])) if d["low"] > 0 or d["high"] < 0 else 0
 
@@ -152,8 +159,8 @@ def agreement(each:dict # judge -> a difference, from `against`, `against_real` 
              )->Agreement:
     "Do all judges see the same, and does the jury?"
     own,jury = own_judges(each),[j for j in JURY if j in each]
-    heard = _one_voice([each[j] for j in own]) if len(own) > 1 else 0
-    return Agreement(heard, _one_voice([each[j] for j in jury]) if jury else None, each)
+    sign = _one_voice([each[j] for j in own]) if len(own) > 1 else 0
+    return Agreement(sign, _one_voice([each[j] for j in jury]) if jury else None, each)
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #a916919d
 def save_arrays(path, # ends in .npz
@@ -201,7 +208,8 @@ def with_edits(faces:FaceSet, # training faces, at the generator's size
               )->FaceSet: # twice as many
     "The faces and, labelled with its target, an edit of each."
     targets = torch.tensor([EXPRESSIONS.index(e) for e in faces.expressions])
-    if len(targets) < 2: raise FesganError(f"All faces show {faces.expressions[0]}; an edit needs a second expression as its target.")
+    if len(targets) < 2:
+        raise FesganError(f"All faces show {faces.expressions[0]}; an edit needs a second expression as its target.")
     own = torch.searchsorted(targets, faces.labels.cpu())
     step = torch.randint(1, len(targets), (len(faces),), generator=torch.Generator().manual_seed(seed))
     wanted = targets[(own+step) % len(targets)]
@@ -218,8 +226,8 @@ def read_after(train:FaceSet, # real training faces
                **kwargs # of `train_judge`
               )->np.ndarray: # int (N,): what the classifier reads in the test faces
     "Train a classifier with or without edits and let it read real faces."
-    learnt = train if generator is None else with_edits(train, generator, seed)
-    return train_judge(learnt, seed=seed, epochs=epochs*(2 if generator is None else 1), **kwargs).predict(test.images)[0]
+    learnt,passes = (train, 2*epochs) if generator is None else (with_edits(train, generator, seed), epochs)
+    return train_judge(learnt, seed=seed, epochs=passes, **kwargs).predict(test.images)[0]
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #57c692b8
 @dataclass
@@ -231,20 +239,28 @@ class Reread:
     reads: np.ndarray # int (S, N)
 
     @property
-    def right(self)->np.ndarray: return (self.reads == self.labels).mean(0) # float (N,): share of the classifiers that are right
+    def right(self)->np.ndarray: # float (N,)
+        "The share of the classifiers that are right."
+        return (self.reads == self.labels).mean(0)
 
+# %% ../../nbs/evaluation/05_recognition.ipynb #qtxo93cr
 def save_reread(found:Reread, path)->None:
     "Write what was read."
-    save_arrays(path, people=found.people.astype(np.int32), labels=found.labels.astype(np.uint8), seeds=found.seeds.astype(np.int32), reads=found.reads.astype(np.uint8))
+    save_arrays(path, people=found.people.astype(np.int32), labels=found.labels.astype(np.uint8),
+                seeds=found.seeds.astype(np.int32), reads=found.reads.astype(np.uint8))
 
 def load_reread(path # written by `save_reread`
                )->Reread:
     "Read it back."
-    return load_arrays(path, "classifiers", "Run that step of the study again.", lambda a: Reread(a["people"], a["labels"], a["seeds"], a["reads"]))
+    def build(a): return Reread(a["people"], a["labels"], a["seeds"], a["reads"])
+    return load_arrays(path, "classifiers", "Run that step of the study again.", build)
 
+# %% ../../nbs/evaluation/05_recognition.ipynb #sawxjf4v
 def gain(found:list, # Reread after real faces and edits, one for each run of a system
          real:Reread, # after real faces alone
          seed:int=0 # of the bootstrap
         )->dict: # difference, low, high, p, n
     "What the edits added, face by face."
-    return paired(np.concatenate([f.right for f in found]), np.tile(real.right, len(found)), np.concatenate([f.people for f in found]), seed=seed)
+    after = np.concatenate([f.right for f in found])
+    people = np.concatenate([f.people for f in found])
+    return paired(after, np.tile(real.right, len(found)), people, seed=seed)
