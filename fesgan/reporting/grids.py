@@ -22,17 +22,23 @@ from ..models.edit import as_batch, condition, edit_faces, evaluating
 def style():
     "The study's look, for the block only."
     import matplotlib.pyplot as plt, seaborn as sns
-    look = {**sns.axes_style("ticks"), **sns.plotting_context("paper"), "axes.spines.top": False, "axes.spines.right": False,
-            "axes.titlesize": 8, "axes.titleweight": "regular", "font.size": 8, "legend.frameon": False, "figure.facecolor": "white",
-            "svg.hashsalt": "fesgan", "axes.prop_cycle": plt.cycler(color=sns.color_palette("colorblind"))}
+    colours = plt.cycler(color=sns.color_palette("colorblind"))
+    look = {**sns.axes_style("ticks"), **sns.plotting_context("paper"), "font.size": 8, "svg.hashsalt": "fesgan",
+            "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 8, "axes.titleweight": "regular",
+            "axes.prop_cycle": colours, "legend.frameon": False, "figure.facecolor": "white"}
     with plt.rc_context(look): yield
 
 # %% ../../nbs/reporting/00_grids.ipynb #d72fd06d
+def _bytes(image):
+    "A picture as uint8."
+    image = np.asarray(image)
+    return image if image.dtype == np.uint8 else (np.clip(image, 0, 1)*255).round().astype(np.uint8)
+
 def mosaic(cells, # rows of images, each uint8 or float [0,1] (S,S,3)
            gap:int=2 # white pixels between images
           )->np.ndarray: # uint8 (H,W,3)
     "Rows of equally large images as one."
-    cells = [[(np.clip(c, 0, 1)*255).round().astype(np.uint8) if c.dtype != np.uint8 else c for c in map(np.asarray, row)] for row in cells]
+    cells = [[_bytes(c) for c in row] for row in cells]
     h,w,_ = cells[0][0].shape
     page = np.full((len(cells)*(h+gap)-gap, len(cells[0])*(w+gap)-gap, 3), 255, np.uint8)
     for i,row in enumerate(cells):
@@ -53,7 +59,8 @@ def picture_grid(cells, # rows of images, see `mosaic`
     with style():
         fig = plt.figure(figsize=(left+width, height+0.22*bool(titles)), dpi=80)
         ax = fig.add_axes((left/(left+width), 0, width/(left+width), height/(height+0.22*bool(titles))))
-        ax.imshow(page, aspect="auto"); ax.axis("off")
+        ax.imshow(page, aspect="auto")
+        ax.axis("off")
         for j,t in enumerate(titles): ax.text((w+2)*j+w/2, -0.04*h, t, ha="center", va="bottom", fontsize=8)
         for i,r in enumerate(rows): ax.text(-0.06*w, (h+2)*i+h/2, r, ha="right", va="center", fontsize=8)
         plt.close(fig)
@@ -71,19 +78,26 @@ def edit_grid(images, # uint8 (N,3,S,S), the inputs
              ): # a matplotlib Figure
     "A row for each face: the input, then its edits."
     images,edits = as_batch(images),torch.as_tensor(edits)
-    if len(images) != len(edits) or not len(images): raise FesganError(f"{len(images)} images and edits of {len(edits)}; there must be as many, and at least one.")
+    if len(images) != len(edits) or not len(images):
+        raise FesganError(f"{len(images)} images and edits of {len(edits)}; there must be as many, and at least one.")
     if len(titles) != edits.shape[1]: raise FesganError(f"{len(titles)} titles for {edits.shape[1]} edits a face.")
-    return picture_grid([[i, *_hwc(e)] for i,e in zip(_hwc(images), edits, strict=True)], ["input", *titles], rows, size)
+    cells = [[i, *_hwc(e)] for i,e in zip(_hwc(images), edits, strict=True)]
+    return picture_grid(cells, ["input", *titles], rows, size)
 
 # %% ../../nbs/reporting/00_grids.ipynb #19f8835c
+def _asked(generator, images, target):
+    "Faces and the expression asked for, as a network takes them."
+    device = next(iter(generator.parameters()), images).device
+    x = to_float(as_batch(images).to(device))
+    return x,condition(generator, torch.full((len(x),), target, device=device))
+
 def changes(generator, # as for `edit_faces`
             images, # uint8 (N,3,S,S)
             target:int # expression index
            ): # float (N,3,S,S): output minus input, in units where black to white is 2
     "What the generator adds to each face, before the clamp."
-    device = next(iter(generator.parameters()), images).device
-    x = to_float(as_batch(images).to(device))
-    with evaluating(generator): return (generator(x, condition(generator, torch.full((len(x),), target, device=device))) - x).cpu()
+    x,c = _asked(generator, images, target)
+    with evaluating(generator): return (generator(x, c) - x).cpu()
 
 # %% ../../nbs/reporting/00_grids.ipynb #187186c2
 def heat(values, # float (N,S,S) in [0,1]
@@ -94,6 +108,11 @@ def heat(values, # float (N,S,S) in [0,1]
     return matplotlib.colormaps[cmap](np.clip(np.asarray(values), 0, 1))[..., :3]
 
 # %% ../../nbs/reporting/00_grids.ipynb #d67da093
+def _magnification(change):
+    "So that the largest change is half the range, but a hundredfold at most."
+    most = change.abs().quantile(0.999) if change.numel() < 1e7 else change.abs().max()
+    return min(1/max(float(most), 1e-6), 100.)
+
 def residual_figure(generator, # as for `edit_faces`
                     images, # uint8 (N,3,S,S), a few
                     target:int, # expression index
@@ -102,12 +121,12 @@ def residual_figure(generator, # as for `edit_faces`
                    ): # a matplotlib Figure
     "Input, change (magnified, around grey), its size, and output."
     change = changes(generator, images, target)
-    size = change.abs().mean(1)
-    scale = scale or min(1/max(float(change.abs().quantile(0.999)) if change.numel() < 1e7 else float(change.abs().max()), 1e-6), 100.)
+    size,scale = change.abs().mean(1),scale or _magnification(change)
     top = max(float(size.max()), 1e-6)
-    signed,hot = (0.5 + change*scale/2).permute(0, 2, 3, 1).numpy(),heat(size/top)
-    cells = [list(c) for c in zip(_hwc(images), signed, hot, _hwc(edit_faces(generator, images, target)), strict=True)]
-    return picture_grid(cells, ["input", f"change × {scale:.2g}", f"size, 0 to {top/2:.0%}", EXPRESSIONS[target]], rows, size=1.15)
+    signed = (0.5 + change*scale/2).permute(0, 2, 3, 1).numpy()
+    columns = _hwc(images),signed,heat(size/top),_hwc(edit_faces(generator, images, target))
+    titles = ["input", f"change × {scale:.2g}", f"size, 0 to {top/2:.0%}", EXPRESSIONS[target]]
+    return picture_grid([list(row) for row in zip(*columns, strict=True)], titles, rows, size=1.15)
 
 # %% ../../nbs/reporting/00_grids.ipynb #19499c3e
 def attention_maps(generator, # one that shows `attention`, as with `sarb` blocks
@@ -117,11 +136,10 @@ def attention_maps(generator, # one that shows `attention`, as with `sarb` block
     "The SEDN's map of each face, enlarged to the face's size."
     shows = getattr(generator, "shows", ())
     if "attention" not in shows:
-        raise FesganError(f"This generator has no attention map (it shows: {', '.join(shows) or 'nothing'}); choose one with "
-                          "block: sarb.")
-    device = next(generator.parameters()).device
-    x = to_float(as_batch(images).to(device))
-    with evaluating(generator): maps = generator.attention(x, condition(generator, torch.full((len(x),), target, device=device)))
+        raise FesganError(f"This generator has no attention map (it shows: {', '.join(shows) or 'nothing'}); choose "
+                          "one with block: sarb.")
+    x,c = _asked(generator, images, target)
+    with evaluating(generator): maps = generator.attention(x, c)
     return F.interpolate(maps.float(), size=x.shape[-2:], mode="bilinear", align_corners=False)[:, 0].cpu()
 
 # %% ../../nbs/reporting/00_grids.ipynb #a871231f
@@ -135,7 +153,8 @@ def attention_figure(generator, # a Generator with `sarb` blocks
     maps = torch.stack([attention_maps(generator, images, t) for t in targets], 1)
     low,high = float(maps.min()),float(maps.max())
     grey = torch.as_tensor(images).float().mean(1).div(255).numpy()[..., None].repeat(3, -1)
-    cells = [[face, *((1-strength)*g + strength*heat((m-low)/max(high-low, 1e-6), "viridis"))] for face,g,m in zip(_hwc(images), grey, maps, strict=True)]
+    def overlay(g, m): return (1-strength)*g + strength*heat((m-low)/max(high-low, 1e-6), "viridis")
+    cells = [[face, *overlay(g, m)] for face,g,m in zip(_hwc(images), grey, maps, strict=True)]
     fig = picture_grid(cells, ["input", *(EXPRESSIONS[t] for t in targets)], rows)
     fig.text(0.5, -0.01, f"attention: dark {low:.3f}, bright {high:.3f}", ha="center", va="top", fontsize=7)
     return fig
@@ -147,6 +166,24 @@ def loss_terms(history # DataFrame: a column of updates, and numbers
     return [c for c in history.columns if "/" in c and history[c].dtype.kind in "fi" and history[c].notna().any()]
 
 # %% ../../nbs/reporting/00_grids.ipynb #d0e86701
+def _axes(n, columns, width, height, more=(0, 0), **options):
+    "A figure with axes for `n` drawings, and perhaps some more, in rows; sizes in inches, `more` around all of them."
+    import matplotlib.pyplot as plt
+    columns = min(n, columns)
+    rows = -(-n//columns)
+    size = width*columns+more[0],height*rows+more[1]
+    fig,axes = plt.subplots(rows, columns, figsize=size, dpi=80, squeeze=False, layout="constrained", **options)
+    return fig,axes.flat
+
+def _settle(fig):
+    "Lay a figure out once, so that every copy is the same."
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+
+def _running_mean(values, window=None): # a Series; the window in lines, a twentieth of them if not given
+    return values.rolling(window or max(len(values)//20, 1), min_periods=1, center=True).mean()
+
+# %% ../../nbs/reporting/00_grids.ipynb #ue5v7yuf
 def history_figure(history, # DataFrame of a run's history.jsonl, updates in a column or in the index
                    x:str="step", # the column of updates
                    terms=None, # columns to draw; all losses if not given
@@ -157,16 +194,17 @@ def history_figure(history, # DataFrame of a run's history.jsonl, updates in a c
     history = history.reset_index() if x not in history.columns and history.index.name == x else history
     choose(x, list(history.columns), "column of updates")
     terms = [choose(t, list(history.columns), "loss term") for t in terms or loss_terms(history)]
-    window,columns = window or max(len(history)//20, 1),min(len(terms), 3)
+    window = window or max(len(history)//20, 1)
     with style():
-        fig,axes = plt.subplots(-(-len(terms)//columns), columns, figsize=(2.3*columns, 1.5*-(-len(terms)//columns)), dpi=80, squeeze=False, layout="constrained")
-        for ax,term,colour in zip(axes.flat, terms, sns.color_palette("colorblind")*9, strict=False):
+        fig,axes = _axes(len(terms), 3, 2.3, 1.5)
+        for ax,term,colour in zip(axes, terms, sns.color_palette("colorblind")*9, strict=False):
             known = history[[x, term]].dropna()
-            sns.lineplot(known, x=x, y=term, ax=ax, color=colour, alpha=0.3, lw=0.7, errorbar=None)
-            sns.lineplot(known.assign(**{term: known[term].rolling(window, min_periods=1, center=True).mean()}), x=x, y=term, ax=ax, color=colour, lw=1.4, errorbar=None)
+            smooth = known.assign(**{term: _running_mean(known[term], window)})
+            for lines,look in ((known, dict(alpha=0.3, lw=0.7)), (smooth, dict(lw=1.4))):
+                sns.lineplot(lines, x=x, y=term, ax=ax, color=colour, errorbar=None, **look)
             ax.set(title=term, xlabel="update", ylabel="")
-        for ax in axes.flat[len(terms):]: ax.remove()
-        fig.draw_without_rendering(); fig.set_layout_engine("none") # lay out once, so that every copy is the same
+        for ax in axes[len(terms):]: ax.remove()
+        _settle(fig)
         plt.close(fig)
     return fig
 
@@ -179,17 +217,18 @@ def losses_figure(histories:dict, # label -> DataFrame of a run's history.jsonl
     import matplotlib.pyplot as plt, pandas as pd, seaborn as sns
     if not histories: raise FesganError("There is no history to draw; give at least one run.")
     terms = list(terms or dict.fromkeys(t for h in histories.values() for t in loss_terms(h)))
-    columns,colours = min(len(terms), 4),sns.color_palette("colorblind", len(histories))
+    colours = sns.color_palette("colorblind", len(histories))
     with style():
-        fig,axes = plt.subplots(-(-len(terms)//columns), columns, figsize=(2.2*columns, 1.6*-(-len(terms)//columns)+.5), dpi=80, squeeze=False, layout="constrained")
-        for ax,term in zip(axes.flat, terms, strict=False):
+        fig,axes = _axes(len(terms), 4, 2.2, 1.6, more=(0, .5))
+        for ax,term in zip(axes, terms, strict=False):
             for (label,h),colour in zip(histories.items(), colours, strict=True):
                 known = h[[x, term]].dropna() if term in h else pd.DataFrame({x: [], term: []})
-                ax.plot(known[x], known[term].rolling(max(len(known)//20, 1), min_periods=1, center=True).mean(), color=colour, lw=1.1, label=label)
+                ax.plot(known[x], _running_mean(known[term]), color=colour, lw=1.1, label=label)
             ax.set(title=term, xlabel="update")
-        for ax in axes.flat[len(terms):]: ax.remove()
-        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(histories), 3), frameon=False)
-        fig.draw_without_rendering(); fig.set_layout_engine("none")
+        for ax in axes[len(terms):]: ax.remove()
+        names = axes[0].get_legend_handles_labels()
+        fig.legend(*names, loc="outside lower center", ncols=min(len(histories), 3), frameon=False)
+        _settle(fig)
         plt.close(fig)
     return fig
 
@@ -204,7 +243,8 @@ def judge_figure(histories:dict # name -> DataFrame with epoch, loss, accuracy a
             left.plot(h.epoch, h.loss, color=colour, label=name)
             right.plot(h.epoch, 100*h.accuracy, color=colour, label=f"{name}, training faces")
             if "test" in h: right.plot(h.epoch, 100*h.test, color=colour, ls="--", label=f"{name}, test faces")
-        left.set(title="loss", xlabel="epoch"); right.set(title="accuracy (%)", xlabel="epoch", ylim=(0, 102))
+        left.set(title="loss", xlabel="epoch")
+        right.set(title="accuracy (%)", xlabel="epoch", ylim=(0, 102))
         right.legend(loc="center left", bbox_to_anchor=(1.02, .5), frameon=False)
         plt.close(fig)
     return fig
@@ -215,15 +255,16 @@ def confusion_figure(tables:dict, # title -> DataFrame of shares, rows wanted, c
                     ): # a matplotlib Figure
     "Tables of confusion as heat maps on one scale."
     import matplotlib.pyplot as plt, seaborn as sns
-    columns = min(columns, len(tables))
-    rows = -(-len(tables)//columns)
+    look = dict(annot=True, fmt=".0f", annot_kws=dict(size=5.5), cmap="Blues", vmin=0, vmax=100, square=True)
     with style():
-        fig,axes = plt.subplots(rows, columns, figsize=(2*columns+.4, 2.1*rows), dpi=80, squeeze=False, layout="constrained", sharex=True, sharey=True)
-        for ax,(title,table) in zip(axes.flat, tables.items(), strict=False):
-            sns.heatmap(100*table, annot=True, fmt=".0f", cmap="Blues", vmin=0, vmax=100, square=True, cbar=False, ax=ax, annot_kws=dict(size=5.5))
-            ax.set(title=title.replace(" + ", "\n+ "), xlabel="", ylabel=""); ax.tick_params(axis="y", rotation=0)
-        for ax in axes.flat[len(tables):]: ax.remove()
-        fig.supxlabel("read", size=8); fig.supylabel("wanted", size=8)
+        fig,axes = _axes(len(tables), columns, 2, 2.1, more=(.4, 0), sharex=True, sharey=True)
+        for ax,(title,table) in zip(axes, tables.items(), strict=False):
+            sns.heatmap(100*table, ax=ax, cbar=False, **look)
+            ax.set(title=title.replace(" + ", "\n+ "), xlabel="", ylabel="")
+            ax.tick_params(axis="y", rotation=0)
+        for ax in axes[len(tables):]: ax.remove()
+        fig.supxlabel("read", size=8)
+        fig.supylabel("wanted", size=8)
         plt.close(fig)
     return fig
 
@@ -238,6 +279,7 @@ def lighten(path # a PNG, rewritten
         few = img.convert("RGB").quantize(256)
     few.save(path, "PNG", optimize=True, pnginfo=notes)
 
+# %% ../../nbs/reporting/00_grids.ipynb #g8ih15t3
 def save_figure(fig, # a matplotlib Figure
                 folder, # created if it was missing
                 name:str, # file name without ending
@@ -247,7 +289,7 @@ def save_figure(fig, # a matplotlib Figure
     drawn = not any(ax.images for ax in fig.axes)
     paths = [Path(folder)/f"{name}.{kind}" for kind in ("png", "svg")[:1+drawn]]
     for path in paths:
-        notes = {"Description": caption, "Software": None} if path.suffix == ".png" else {"Description": caption, "Date": None}
+        notes = {"Description": caption, "Software" if path.suffix == ".png" else "Date": None}
         with style(), atomic(path) as tmp:
             fig.savefig(tmp, dpi=110, bbox_inches="tight", pad_inches=0.04, metadata=notes)
             if not drawn: lighten(tmp)
