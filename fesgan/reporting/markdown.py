@@ -45,8 +45,9 @@ def fenced(text:str, # any text
 def output_text(output # an output of a code cell, as nbformat reads it
                )->str: # plain text, without colours; empty for pictures, for warnings and for what is Markdown already
     "What a cell printed or returned."
+    data = output.get("data", {})
     if output.output_type == "stream": text = output.text if output.name == "stdout" else ""
-    else: text = "" if {"image/png", "text/markdown"} & output.get("data", {}).keys() else output.get("data", {}).get("text/plain", "")
+    else: text = "" if {"image/png", "text/markdown"} & data.keys() else data.get("text/plain", "")
     return re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
 
 # %% ../../nbs/reporting/03_markdown.ipynb #6f877acb
@@ -68,5 +69,6 @@ def notebook_markdown(path, # an executed notebook
                      )->str: # Markdown
     "A notebook as Markdown."
     path = Path(path).resolve()
-    blocks = [b for cell in read_notebook(path).cells for b in cell_markdown(cell, path.parent, Path(root or path.parents[1]).resolve()) if b]
+    root = Path(root or path.parents[1]).resolve()
+    blocks = [b for cell in read_notebook(path).cells for b in cell_markdown(cell, path.parent, root) if b]
     return "\n\n".join(blocks) + "\n"
