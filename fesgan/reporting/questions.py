@@ -54,11 +54,12 @@ SKIP = Question(
 FOCUSES = Question(
     "Do local focuses help?",
     "EF-GAN edits eyes, nose and mouth once more on their own, each with a network and a mask of its own, and refines "
-    "what comes of it (Cascade EF-GAN, Sec. 3.1). The baseline has the global network alone. Focuses make the generator "
-    "4.3 times as large (36.4 against 8.5 million parameters). The paper reports +2.0 points of recognised edits alone "
-    "and +1.4 in the cascade (RaFD, Table 3, no intervals).",
+    "what comes of it (Cascade EF-GAN, Sec. 3.1). The baseline has the global network alone. Focuses make the "
+    "generator 4.3 times as large (36.4 against 8.5 million parameters). The paper reports +2.0 points of recognised "
+    "edits alone and +1.4 in the cascade (RaFD, Table 3, no intervals).",
     "Do local focuses help?", "focuses", "adding local focuses")
 
+# %% ../../nbs/reporting/05_questions.ipynb #7m819yi4
 CASCADE = Question(
     "One step or three?",
     "A cascade divides a large change into small ones: three networks in a row, each begun as a copy of the one that "
@@ -70,11 +71,12 @@ CASCADE = Question(
 # %% ../../nbs/reporting/05_questions.ipynb #e7b3631b
 BALANCE = Question(
     "Every face equally often, or every expression?",
-    "FER2013 has 7,215 happy training faces and 436 disgusted ones. The StarGAN-variants study draws faces as they come "
-    "and finds that disgust looks unnatural (Sec. 4.2). Balanced, the critic sees a disgusted face in every seventh "
-    "place instead of every sixty-sixth, and the 436 faces much more often than the others.",
+    "FER2013 has 7,215 happy training faces and 436 disgusted ones. The StarGAN-variants study draws faces as they "
+    "come and finds that disgust looks unnatural (Sec. 4.2). Balanced, the critic sees a disgusted face in every "
+    "seventh place instead of every sixty-sixth, and the 436 faces much more often than the others.",
     "Does it help to draw every expression equally often?", "balance", "balancing the batches", notebook="13_balance")
 
+# %% ../../nbs/reporting/05_questions.ipynb #d1jbip3z
 QUESTIONS = dict(block=BLOCK, depth=DEPTH, skip=SKIP, focuses=FOCUSES, cascade=CASCADE,
                  balance=BALANCE) # name, as in a profile -> Question
 
