@@ -11,7 +11,7 @@ __all__ = ['PRECISIONS', 'NO_NEWS', 'SEEDS', 'CHECKPOINTS', 'RESULT', 'NODES', '
            'longer', 'other_run', 'saved_for', 'load_checkpoint', 'alone', 'check_own', 'clear', 'goes_on', 'claim',
            'read_history', 'sample_sheet', 'save_sheet', 'count', 'share_sums', 'window', 'Stopped', 'agreed',
            'explained', 'spoken', 'Log', 'keep', 'finish', 'run', 'learnable', 'start_from', 'run_params',
-           'check_whole', 'run_precision', 'begin', 'sitting', 'check_training', 'train']
+           'check_whole', 'run_precision', 'begin', 'sitting', 'train']
 
 # %% ../../nbs/training/02_trainer.ipynb #3aa18ec0
 import contextlib, fcntl, hashlib, io, json, logging, math, os, shutil, sys, time, warnings
@@ -137,6 +137,7 @@ def new_optimizer(system:System, # its rate and betas
     weights = [p for k in learns for p in nets.modules[k].parameters()]
     return torch.optim.Adam(weights, lr=system.lr, betas=(system.beta1, system.beta2), fused=True, capturable=gpu)
 
+# %% ../../nbs/training/02_trainer.ipynb #j4go0tlh
 def new_stream(system:System, # what it wants to be shown
                condition, # of `CONDITIONS`
                faces:FaceSet, # training faces
@@ -225,6 +226,7 @@ def groups(self:State)->list: # of all optimisers
     "Groups of weights with a rate each."
     return [g for o in self.optimizers.values() for g in o.param_groups]
 
+# %% ../../nbs/training/02_trainer.ipynb #7dt3ug7e
 @patch
 def set_rate(self:State, lr:float):
     "Adam's rate for the next update, as a float32 everywhere: a recorded update reads it from a tensor."
@@ -323,6 +325,7 @@ def working(self:State):
     "The networks work in the precision of the run."
     with self.fabric.autocast(), self.halves.lent() if self.halves else contextlib.nullcontext(): yield
 
+# %% ../../nbs/training/02_trainer.ipynb #808a477u
 def learn(state:State, # whose networks and optimisers change
           batch:Batch,
           noise:dict, # name -> tensor, see `Objective.noise`
@@ -465,6 +468,7 @@ def too_large(system:System,
                        f"and {s.critic_width}{why}. Set a smaller batch (batch={max(1, s.batch//2)}) "
                        "or narrower networks (width, critic_width); what was saved is kept.")
 
+# %% ../../nbs/training/02_trainer.ipynb #37xwg65e
 def check_fit(system:System,
               size:int, # pixels a side
               fabric,
@@ -584,6 +588,7 @@ def saved_for(params:dict, # of the run here
         raise other_run("; ".join(f"{k} was {a!r} and is {b!r}" for k,(a,b) in differ.items()), folder)
     return saved
 
+# %% ../../nbs/training/02_trainer.ipynb #k02g2gb9
 def load_checkpoint(state:State, # of the same system
                     folder:Path # the run folder
                    )->bool: # was there one?
@@ -707,6 +712,7 @@ def count(state:State, terms:dict)->None:
         state.sums[k] = state.sums[k] + v
         state.counts[k] += 1
 
+# %% ../../nbs/training/02_trainer.ipynb #ezoc8jku
 def share_sums(state:State)->None:
     "Let every process know the mean of all processes' terms."
     if state.fabric.world_size == 1: return
@@ -879,6 +885,7 @@ def run_params(system:System, # what is trained, at the faces' size
     usual = None if common is None else common.get("steps") or system.updates(len(faces))
     updates = steps if usual not in (None, steps) else None
     begun = {} if start is None else dict(start=sha256(Path(start)))
+    check_readers(system, readers)
     if system.readers: begun |= dict(readers={k: readers[k].sha256 for k in system.readers})
     origin = None if start is None else read_metadata(start).get("label", "another run")
     plan = dict(seed=seed, steps=steps, precision=precision)
@@ -921,7 +928,7 @@ def begin(system:System, # at the faces' size
 # %% ../../nbs/training/02_trainer.ipynb #oujwiffd
 def sitting(state:State, # before its first update
             folder:Path, # the run folder
-            show:FaceSet, # faces for the sample sheets
+            show:FaceSet=None, # faces for the sample sheets; the first few training faces if not given
             replace:bool=False, # may a run with other parameters be lost?
             **every # of `run`: updates between lines, sheets and checkpoints
            )->None:
@@ -934,16 +941,9 @@ def sitting(state:State, # before its first update
         load_checkpoint(state, folder)
         state.fabric.barrier()
         if main: _rewind(folder, state.step)
-        run(state, folder, show.to(state.fabric.device), **every)
-
-# %% ../../nbs/training/02_trainer.ipynb #hkg0tp0n
-def check_training(system:System, seed, steps, readers,
-                   **every # updates between lines, sheets and checkpoints
-                  )->None: # raises an explanation
-    "Are the numbers whole, and are the networks there that it learns from?"
-    check_whole(steps=steps, **every)
-    check_whole(0, seed=seed)
-    check_readers(system, readers)
+        faces = state.batches.faces
+        show = faces.take(range(min(4, len(faces)))) if show is None else show.to(state.fabric.device)
+        run(state, folder, show, **every)
 
 # %% ../../nbs/training/02_trainer.ipynb #b0d7fe98
 def train(system:System, # what to train
@@ -966,12 +966,12 @@ def train(system:System, # what to train
     "Train a system, or go on with a run that was stopped."
     folder,faces = Path(folder),learnable(system, faces)
     system = changed(system, dict(image_size=faces.size))
-    every = dict(log_every=log_every, sample_every=sample_every, save_every=save_every)
     steps = system.updates(len(faces)) if steps is None else steps
-    check_training(system, seed, steps, readers, **every)
+    every = dict(log_every=log_every, sample_every=sample_every, save_every=save_every)
+    check_whole(steps=steps, **every)
+    check_whole(0, seed=seed)
     precision = run_precision(folder, precision, device)
     params = run_params(system, faces, seed, steps, precision, common, start, readers, **extra)
-    show = show or faces.take(range(min(4, len(faces))))
     with explained(folder, system):
         sitting(begin(system, faces, device, params, start, readers), folder, show, replace, **every)
     return folder
