@@ -460,8 +460,8 @@ class EGGANObjective(EGGANWeights):
     @property
     def needs(self): return frozenset({"people"} if self.readers else ())
     def noise(self, batch, rng):
-        drawn = torch.randn(len(batch.x), self.latent, generator=rng, device=rng.device)
-        return super().noise(batch, rng) | dict(latent=drawn)
+        shares = super().noise(batch, rng)
+        return shares | dict(latent=torch.randn(len(batch.x), self.latent, generator=rng, device=rng.device))
 
     def phases(self, s): return latent_phases(self, s)
 
