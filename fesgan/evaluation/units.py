@@ -10,6 +10,7 @@ __all__ = ['STILL', 'both_known', 'squared_errors', 'person_sums', 'mse_pcc', 'd
 # %% ../../nbs/evaluation/05a_units.ipynb #16f03a04
 from dataclasses import dataclass
 import numpy as np, pandas as pd
+from fastcore.basics import patch
 from ..data.faceset import FaceSet
 from ..data.units import UNITS
 from .recognition import each_edit, known_targets, load_arrays, save_arrays
@@ -30,6 +31,7 @@ def both_known(asked, # (N, U), intensities 0 to 5; NaN: not known
     unknown = np.isnan(a) | np.isnan(r)
     return np.where(unknown, np.nan, a),np.where(unknown, np.nan, r)
 
+# %% ../../nbs/evaluation/05a_units.ipynb #5zemr80l
 def squared_errors(asked, # as for `both_known`
                    read # likewise
                   )->np.ndarray: # (N, U), NaN where a unit is not known
@@ -85,6 +87,11 @@ def summarised(values, # (U,), the measure of each unit; NaN where there is none
     low,high = (table.drop(columns=0).quantile(q, axis=1) for q in ((1-level)/2, (1+level)/2))
     return pd.DataFrame(dict(value=table[0], low=low, high=high))
 
+# %% ../../nbs/evaluation/05a_units.ipynb #olb4p3c8
+def _with_notes(table, missing, whys): # a measure's table, a note where it is missing and how many units its mean is of
+    notes = [why if gone else "" for why,gone in zip(whys, missing)]
+    return table.assign(note=[*notes, f"of {(~missing).sum()} of {len(missing)} units" if missing.any() else ""])
+
 # %% ../../nbs/evaluation/05a_units.ipynb #16f03a31
 def unit_measures(asked, # (N, U), intensities 0 to 5; NaN: not known
                   read, # (N, U), what a reader found on the edits; NaN: it saw no face
@@ -102,15 +109,14 @@ def unit_measures(asked, # (N, U), intensities 0 to 5; NaN: not known
                           "each column needs its unit, each row its person.")
     some = ~np.isnan(a).all(1)
     a,r,who = a[some],r[some],np.unique(who[some], return_inverse=True)[1]
-    sums,n = person_sums(a, r, who),(~np.isnan(a)).sum(0)
-    drawn = drawn_people(sums.shape[2], resamples, seed) if sums.shape[2] > 1 else np.zeros((0, sums.shape[2]))
-    tables,whys = [],[missing_note(*unit) for unit in zip(a.T, r.T)]
+    sums = person_sums(a, r, who)
+    persons = sums.shape[2]
+    drawn = drawn_people(persons, resamples, seed) if persons > 1 else np.zeros((0, persons))
+    n,whys = [*(~np.isnan(a)).sum(0), some.sum()],[missing_note(*unit) for unit in zip(a.T, r.T)]
+    tables = []
     for name,values,draws in zip(("mse", "pcc"), mse_pcc(sums.sum(2)), mse_pcc(sums@drawn.T)):
-        missing = np.isnan(values)
-        notes = [why if gone else "" for why,gone in zip(whys, missing)]
-        notes += [f"of {(~missing).sum()} of {len(units)} units" if missing.any() else ""]
-        tables.append(summarised(values, draws, units, level).assign(
-            measure=name, n=[*n, some.sum()], people=sums.shape[2], note=notes))
+        table = summarised(values, draws, units, level).assign(measure=name, n=n, people=persons)
+        tables.append(_with_notes(table, np.isnan(values), whys))
     table = pd.concat(tables).rename_axis("unit").reset_index()
     return table[["unit", "measure", "value", "low", "high", "n", "people", "note"]]
 
@@ -140,26 +146,29 @@ class UnitReading:
     faces: np.ndarray # float (N, U), read in the faces
     edits: np.ndarray # float (N, T, U), read in the edits
 
-    @property
-    def counted(self): # bool (N, T)
-        "Edits to another expression whose truth is there."
-        return (self.labels[:, None] != self.targets) & (self.truth >= 0)
+# %% ../../nbs/evaluation/05a_units.ipynb #wye4va4q
+@patch(as_prop=True)
+def counted(self:UnitReading): # bool (N, T)
+    "Edits to another expression whose truth is there."
+    return (self.labels[:, None] != self.targets) & (self.truth >= 0)
 
-    @property
-    def asked(self): # float (M, U), of the counted edits
-        "The same person's exact units with the expression asked for."
-        return self.units[self.truth[self.counted]]
+@patch(as_prop=True)
+def who(self:UnitReading): # int (M,), of the counted edits
+    "The person of each."
+    return self.people[np.nonzero(self.counted)[0]]
 
-    def read(self, of:str="edits" # or a reference: `unchanged`, `true face`
-            ): # float (M, U), of the counted edits
-        "What the reader found."
-        if of == "edits": return self.edits[self.counted]
-        return self.faces[np.nonzero(self.counted)[0] if of == "unchanged" else self.truth[self.counted]]
+# %% ../../nbs/evaluation/05a_units.ipynb #kkqq7efy
+@patch(as_prop=True)
+def asked(self:UnitReading): # float (M, U), of the counted edits
+    "The same person's exact units with the expression asked for."
+    return self.units[self.truth[self.counted]]
 
-    @property
-    def who(self): # int (M,), of the counted edits
-        "The person of each."
-        return self.people[np.nonzero(self.counted)[0]]
+@patch
+def read(self:UnitReading, of:str="edits" # or a reference: `unchanged`, `true face`
+        ): # float (M, U), of the counted edits
+    "What the reader found."
+    if of == "edits": return self.edits[self.counted]
+    return self.faces[np.nonzero(self.counted)[0] if of == "unchanged" else self.truth[self.counted]]
 
 # %% ../../nbs/evaluation/05a_units.ipynb #16f03b03
 def read_units(generator, # maps (x, condition) to an edited face
@@ -173,7 +182,8 @@ def read_units(generator, # maps (x, condition) to an edited face
         raise FesganError("None of these faces has action units, so nothing can be compared with what a reader finds.")
     targets = known_targets(faces)
     edits = np.zeros((len(faces), len(targets), len(UNITS)), np.float32)
-    for rows,column,pictures in each_edit(generator, faces, targets, chunk, dtype): edits[rows, column] = reader.read(pictures)
+    for rows,column,pictures in each_edit(generator, faces, targets, chunk, dtype):
+        edits[rows, column] = reader.read(pictures)
     truth = faces.pairs(still=True).cpu().numpy()[:, targets]
     return UnitReading(pd.factorize(subjects(faces.catalog))[0], faces.labels.cpu().numpy(), targets, truth,
                        faces.aus.cpu().numpy(), reader.read(faces.images), edits)
@@ -202,18 +212,22 @@ def side_by_side(found:dict # label -> UnitReading, one for each seed
                 )->dict: # row of a table -> (asked, read, people)
     "The references, as the first system's evaluation has them, and every system."
     first = next(iter(found.values()))[:1]
-    return {of: pooled(first, of) for of in ("unchanged", "true face")} | {label: pooled(f) for label,f in found.items()}
+    references = {of: pooled(first, of) for of in ("unchanged", "true face")}
+    return references | {label: pooled(f) for label,f in found.items()}
 
+# %% ../../nbs/evaluation/05a_units.ipynb #ql59igmt
 def system_table(found:dict # see `side_by_side`
                 )->pd.DataFrame: # a row for each
     "Means over units: squared error and correlation, and in how many units there is one."
     rows = {k: unit_measures(*three) for k,three in side_by_side(found).items()}
-    texts = pd.DataFrame({k: measures_table(m).loc["mean"] for k,m in rows.items()}).T.rename_axis("system").reset_index()
+    texts = pd.DataFrame({k: measures_table(m).loc["mean"] for k,m in rows.items()}).T
     units = [m[m.measure == "pcc"].value.notna().iloc[:-1].sum() for m in rows.values()]
     people = [m.people.iloc[0] for m in rows.values()]
     seeds = ["–", "–", *map(len, found.values())]
-    return texts[["system", "MSE", "PCC", "n"]].assign(units=units, people=people, seeds=seeds)
+    texts = texts.rename_axis("system").reset_index()[["system", "MSE", "PCC", "n"]]
+    return texts.assign(units=units, people=people, seeds=seeds)
 
+# %% ../../nbs/evaluation/05a_units.ipynb #25vv7umc
 def unit_by_unit(found:dict, # see `side_by_side`
                  measure:str="pcc" # or `mse`
                 )->pd.DataFrame: # a row for each unit, a column for each system
