@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NEAR', 'PER_EDIT', 'choose_faces', 'edit_pairs', 'truth_rows', 'Task', 'edit_task', 'named', 'read_targets',
            'near_measures', 'measure', 'encode_real', 'edit', 'measure_edits', 'measure_references', 'score', 'speed',
-           'as_generator', 'set_metrics', 'costs', 'Evaluation', 'evaluate_generator', 'check_metrics', 'read_run',
+           'costs', 'as_generator', 'set_metrics', 'Evaluation', 'evaluate_generator', 'check_metrics', 'read_run',
            'evaluate_run']
 
 # %% ../../nbs/evaluation/06_edits.ipynb #081e0da8
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 
 from ..data.faceset import FaceSet
 from ..data.expressions import EXPRESSIONS
@@ -40,7 +41,8 @@ def choose_faces(faces:FaceSet, # test faces
     "A sample that goes through the people again and again, one face each."
     if limit is None or limit >= len(faces): return faces
     order = np.random.default_rng(seed).permutation(len(faces))
-    turn = faces.catalog.iloc[order].groupby("subject", dropna=False).cumcount() if faces.catalog.subject.notna().any() else pd.Series(0, index=order)
+    people = faces.catalog.iloc[order].groupby("subject", dropna=False)
+    turn = people.cumcount() if faces.catalog.subject.notna().any() else pd.Series(0, index=order)
     return faces.take(np.sort(order[np.argsort(turn.to_numpy(), kind="stable")][:limit]))
 
 # %% ../../nbs/evaluation/06_edits.ipynb #6b8849d9
@@ -48,9 +50,11 @@ def edit_pairs(inputs:FaceSet, # the faces to edit
                expressions # names of the expressions that the data set has
               )->pd.DataFrame: # columns i (position in `inputs`), target (index)
     "Every face with every expression of the set but its own."
-    if len(expressions) < 2: raise FesganError(f"All faces show {expressions[0]}; an edit needs a second expression as its target.")
+    if len(expressions) < 2:
+        raise FesganError(f"All faces show {expressions[0]}; an edit needs a second expression as its target.")
     targets = [EXPRESSIONS.index(e) for e in expressions]
-    return pd.DataFrame([(i, t) for i,s in enumerate(inputs.labels.tolist()) for t in targets if t != s], columns=["i", "target"])
+    pairs = [(i, t) for i,own in enumerate(inputs.labels.tolist()) for t in targets if t != own]
+    return pd.DataFrame(pairs, columns=["i", "target"])
 
 # %% ../../nbs/evaluation/06_edits.ipynb #16bc06fa
 def truth_rows(faces:FaceSet, # all test faces
@@ -77,14 +81,6 @@ class Task:
     def sources(self): return self.faces.images[torch.tensor(self.rows)] # uint8 (n,3,S,S)
     @property
     def targets(self): return torch.tensor(self.pairs.target.to_numpy()) # int64 (n,)
-    @property
-    def known(self): return self.truth >= 0 # bool (n,)
-    @property
-    def true_faces(self): return self.faces.images[torch.tensor(self.truth[self.known])] # uint8
-
-    def solved(self): # a Task
-        "The part whose truth is known."
-        return replace(self, pairs=self.pairs[self.known].reset_index(drop=True), truth=self.truth[self.known])
 
 def edit_task(faces:FaceSet, # all test faces
               limit:int=None, # at most this many inputs; all if not given
@@ -95,6 +91,18 @@ def edit_task(faces:FaceSet, # all test faces
     pairs = edit_pairs(inputs, faces.expressions)
     return Task(faces, inputs, pairs, truth_rows(faces, inputs, pairs))
 
+# %% ../../nbs/evaluation/06_edits.ipynb #xhmprgw7
+@patch(as_prop=True)
+def known(self:Task): return self.truth >= 0 # bool (n,)
+
+@patch(as_prop=True)
+def true_faces(self:Task): return self.faces.images[torch.tensor(self.truth[self.known])] # uint8
+
+@patch
+def solved(self:Task): # a Task
+    "The part whose truth is known."
+    return replace(self, pairs=self.pairs[self.known].reset_index(drop=True), truth=self.truth[self.known])
+
 # %% ../../nbs/evaluation/06_edits.ipynb #4676c81e
 def named(judges, # name -> Judge, one Judge, or None
           name:str="judge" # what a single one is called
@@ -102,6 +110,7 @@ def named(judges, # name -> Judge, one Judge, or None
     "Judges by name."
     return {} if judges is None else {name: judges} if hasattr(judges, "predict") else dict(judges)
 
+# %% ../../nbs/evaluation/06_edits.ipynb #i7ioz7en
 def read_targets(pictures, # uint8 (n,3,S,S)
                  targets, # int64 (n,), the expressions they should show
                  judges:dict, # own judges, name -> something with `predict`
@@ -110,8 +119,8 @@ def read_targets(pictures, # uint8 (n,3,S,S)
     "What judges and jury read, and whether it is what was asked for."
     reads = {name: np.asarray(j.predict(pictures)[0]) for name,j in (judges|jury).items()}
     right = pd.DataFrame({f"correct.{name}": (r == np.asarray(targets)).astype(int) for name,r in reads.items()})
-    panels = {column: [f"correct.{n}" for n in names] for column,names in dict(correct=judges, jury=jury).items() if names}
-    shares = {column: right[names].mean(axis=1) for column,names in panels.items()}
+    panels = {panel: [f"correct.{n}" for n in names] for panel,names in (("correct", judges), ("jury", jury))}
+    shares = {panel: right[columns].mean(axis=1) for panel,columns in panels.items() if columns}
     first = {"judged": [EXPRESSIONS[r] for r in reads[next(iter(judges))]]} if judges else {}
     return pd.DataFrame(first | shares, index=range(len(pictures))).join(right)
 
@@ -171,6 +180,7 @@ def edit(generator, # maps (x, condition) to an edited face
     "Let a generator do the task."
     return edit_faces(generator, task.sources, steering(generator, task.faces, task.rows, task.targets))
 
+# %% ../../nbs/evaluation/06_edits.ipynb #h5ad7ulw
 def measure_edits(generator, # maps (x, condition) to an edited face
                   task:Task, # what is asked
                   judges=None, # own judges, by name, or one; without them `judged` and `correct` are missing
@@ -196,8 +206,9 @@ def measure_references(task:Task, # what was asked
     before,solved = real[task.rows],task.solved()
     tables = [measure(task, task.sources, before, before, judges, jury, near).assign(method="unchanged")]
     if len(solved.pairs):
-        empty,after = dict.fromkeys(near),real[solved.truth]
-        tables.append(measure(solved, solved.true_faces, real[solved.rows], after, judges, jury, empty).assign(method="true face"))
+        empty,descriptors = dict.fromkeys(near),(real[solved.rows], real[solved.truth])
+        truth = measure(solved, solved.true_faces, *descriptors, judges, jury, empty)
+        tables.append(truth.assign(method="true face"))
     return pd.concat(tables, ignore_index=True)
 
 # %% ../../nbs/evaluation/06_edits.ipynb #96af3cb8
@@ -230,6 +241,17 @@ def speed(generator, # on its device
             times.append(time.perf_counter()-start)
     return float(np.median(times[n//4:])*1e3)
 
+# %% ../../nbs/evaluation/06_edits.ipynb #ofymwsl2
+def _single(value, n, **more): return dict(mean=float(value), std=None, low=None, high=None, n=int(n)) | more
+
+def costs(generator, # a module
+          size:int # pixels a side
+         )->dict: # parameters and macs, where there are any, and ms_per_image
+    "What an edit costs."
+    x,c = torch.zeros(1, 3, size, size),condition(generator, torch.zeros(1, dtype=torch.int64))
+    counted = dict(parameters=count_parameters(generator), macs=count_macs(generator, x, c))
+    return {k: _single(v, 1) for k,v in counted.items() if v} | dict(ms_per_image=_single(speed(generator, size), 24))
+
 # %% ../../nbs/evaluation/06_edits.ipynb #b3c59167
 class _Function(torch.nn.Module): # any function of faces and conditions, as a module
     def __init__(self, function):
@@ -246,7 +268,21 @@ def as_generator(function # maps (x, condition) to an edited face; a module or n
     return _Function(function)
 
 # %% ../../nbs/evaluation/06_edits.ipynb #966b1605
-def _single(value, n, **more): return dict(mean=float(value), std=None, low=None, high=None, n=int(n)) | more
+def _fd_metrics(task, real, after): # as `set_metrics`
+    d = fd_dlib(real, after, task.faces.labels.cpu().numpy(), task.targets.numpy())
+    if not np.isfinite(d["value"]):
+        return {},dict(fd_dlib=f"FD-dlib is not given: {d['n']} real and as many edited faces can be compared; "
+                               f"{ENOUGH} are needed, from {2*ENOUGH} real test faces.")
+    counts = dict(n_real=d["n_real"], n_edits=d["n_fake"])
+    return dict(fd_dlib=_single(d["value"], d["n"], **counts) | dict(std=d["std"]),
+                fd_floor=_single(d["floor"], d["n"], **counts) | dict(std=d["floor_std"])),{}
+
+# %% ../../nbs/evaluation/06_edits.ipynb #ijbtx5m8
+def _inception_metrics(real, fake, weights): # FID and KID of two sets of images, as `score`
+    whole,k = fid(real, fake, weights),kid(real, fake, weights)
+    facts = dict(n_real=k["n_real"], subset_size=k["subset_size"])
+    return dict(fid=_single(whole, len(fake), n_real=len(real)),
+                kid=_single(k["value"], k["n_fake"], **facts) | dict(std=k["std"]))
 
 def set_metrics(task:Task, # what was asked
                 pictures, # the answers
@@ -255,28 +291,9 @@ def set_metrics(task:Task, # what was asked
                 inception=None # path of Inception's weights; without them there is neither FID nor KID
                ): # metric -> as `score`; metric -> why it is missing
     "Distances between the set of edits and real test faces of the expressions asked for."
-    found,missing = {},{}
-    d = fd_dlib(real, after, task.faces.labels.cpu().numpy(), task.targets.numpy())
-    counts = dict(n_real=d["n_real"], n_edits=d["n_fake"])
-    if np.isfinite(d["value"]):
-        found["fd_dlib"] = _single(d["value"], d["n"], **counts) | dict(std=d["std"])
-        found["fd_floor"] = _single(d["floor"], d["n"], **counts) | dict(std=d["floor_std"])
-    else:
-        missing["fd_dlib"] = (f"FD-dlib is not given: {d['n']} real and as many edited faces can be compared; "
-                              f"{ENOUGH} are needed, from {2*ENOUGH} real test faces.")
-    if inception:
-        found["fid"] = _single(fid(task.faces.images, pictures, inception), len(pictures), n_real=len(task.faces))
-        k = kid(task.faces.images, pictures, inception)
-        found["kid"] = _single(k["value"], k["n_fake"], n_real=k["n_real"], subset_size=k["subset_size"]) | dict(std=k["std"])
+    found,missing = _fd_metrics(task, real, after)
+    if inception: found |= _inception_metrics(task.faces.images, pictures, inception)
     return found,missing
-
-def costs(generator, # a module
-          size:int # pixels a side
-         )->dict: # parameters and macs, where there are any, and ms_per_image
-    "What an edit costs."
-    x,c = torch.zeros(1, 3, size, size),condition(generator, torch.zeros(1, dtype=torch.int64))
-    counted = dict(parameters=count_parameters(generator), macs=count_macs(generator, x, c))
-    return {k: _single(v, 1) for k,v in counted.items() if v} | dict(ms_per_image=_single(speed(generator, size), 24))
 
 # %% ../../nbs/evaluation/06_edits.ipynb #5f02a405
 @dataclass
@@ -290,6 +307,7 @@ class Evaluation:
     missing: dict # metric -> why there is none
     pictures: torch.Tensor # the edits, uint8
 
+# %% ../../nbs/evaluation/06_edits.ipynb #mutp1xu5
 def evaluate_generator(generator, # maps (x, condition) to an edited face
                        faces:FaceSet, # test faces
                        judges=None, # see `measure_edits`
@@ -320,11 +338,12 @@ def _hashes(folder:Path): # of what a run's metrics speak of
                           f"`fesgan adopt {path} --as SYSTEM -o FOLDER`.")
     return dict(generator_sha256=sha256(path), params_sha256=sha256(folder/"params.yaml"))
 
+# %% ../../nbs/evaluation/06_edits.ipynb #633cx7sf
 def check_metrics(folder # a run folder
                  )->dict: # what metrics.json holds
     "Read a run's metrics, if they speak of the generator and the parameters that lie beside them."
-    folder = Path(folder)
-    path,now,again = folder/"metrics.json",_hashes(folder),"Evaluate the run again."
+    path,now = Path(folder)/"metrics.json",_hashes(Path(folder))
+    again = "Evaluate the run again."
     try: found = json.loads(path.read_text())
     except (OSError, ValueError) as e: raise FesganError(f"{path} cannot be read ({e}). {again}") from e
     if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
@@ -332,7 +351,8 @@ def check_metrics(folder # a run folder
     for key,value in now.items():
         if key not in found: raise FesganError(f"{path} does not say what it measured ({key} is missing). {again}")
         if found[key] != value:
-            raise FesganError(f"{path} measured another run: {key} is {found[key]} there, the file has {value}. {again}")
+            raise FesganError(f"{path} measured another run: {key} is {found[key]} there, "
+                              f"the file has {value}. {again}")
     return found
 
 # %% ../../nbs/evaluation/06_edits.ipynb #4e99a2f6
@@ -351,6 +371,16 @@ def read_run(folder # a run folder
     return params
 
 # %% ../../nbs/evaluation/06_edits.ipynb #8796e985
+def _write(found, folder, about, hashes): # an Evaluation's tables and, at the very end, metrics.json -> what it holds
+    for name,table in dict(edits=found.table, references=found.references).items():
+        with atomic(folder/f"{name}.csv") as tmp: table.round(5).to_csv(tmp, index=False)
+    results = dict(metrics=found.metrics, references=found.reference_metrics,
+                   strangers=found.strangers, missing=found.missing)
+    facts = about | dict(n_edits=len(found.table)) | results | hashes
+    with atomic(folder/"metrics.json") as tmp: tmp.write_text(json.dumps(facts, indent=1))
+    return facts
+
+# %% ../../nbs/evaluation/06_edits.ipynb #a5tl51mw
 def evaluate_run(folder, # a run folder with a generator and params.yaml
                  faces:FaceSet, # test faces, at the size the generator was trained on
                  judges:dict=None, # name -> Judge, from `load_judges`
@@ -369,11 +399,8 @@ def evaluate_run(folder, # a run folder with a generator and params.yaml
     for name in EVALUATED: (folder/name).unlink(missing_ok=True)
     found = evaluate_generator(generator, faces, judges, jury, limit, seed, inception, vgg)
     readers = named(judges) | named(jury, "jury")
-    if readers: save_recognition(recognise(generator.to(device), faces, readers, dtype=dtype), folder/"recognition.npz")
+    if readers:
+        read = recognise(generator.to(device), faces, readers, dtype=dtype)
+        save_recognition(read, folder/"recognition.npz")
     if reader: save_units(read_units(generator.to(device), faces, reader, dtype=dtype), folder/"units.npz")
-    for name,table in dict(edits=found.table, references=found.references).items():
-        with atomic(folder/f"{name}.csv") as tmp: table.round(5).to_csv(tmp, index=False)
-    facts = dict(label=params["label"], system=params["system"], seed=params["seed"], n_edits=len(found.table))
-    facts |= dict(metrics=found.metrics, references=found.reference_metrics, strangers=found.strangers, missing=found.missing) | hashes
-    with atomic(folder/"metrics.json") as tmp: tmp.write_text(json.dumps(facts, indent=1))
-    return facts
+    return _write(found, folder, {k: params[k] for k in ("label", "system", "seed")}, hashes)
