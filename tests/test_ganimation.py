@@ -70,3 +70,23 @@ def test_wrong_input_is_explained():
     with pytest.raises(FesganError, match=r"must be \(2, 17\)"): small(17)(torch.zeros(2, 3, 16, 16), torch.zeros(2, 7))
     with pytest.raises(FesganError, match="choose one of: input, colour"): small(mask_keeps="both")
     with pytest.raises(FesganError, match="0 or more"): GANimation(blocks=-2)
+
+
+def test_units_are_learnt_from_faces_without_an_expression_too(tmp_path):
+    "Single units and mixtures have no expression's name; a system by label leaves them out."
+    import numpy as np
+    import yaml
+    from fesgan.data.catalog import read_catalog
+    from fesgan.data.prepared import prepare_faces
+    from runs import fesgan
+    catalog = read_catalog("rendered").iloc[:14].copy()
+    catalog["split"] = "train"
+    catalog.loc[catalog.index[::2], "expression"] = np.nan
+    folder = prepare_faces(catalog, tmp_path/"faces", size=16, crop="whole")
+    small = ["--steps", 2, "--device", "cpu", "--set", "width=4", "--set", "critic_width=4", "--set", "blocks=1"]
+    learnt = {}
+    for name in ("ganimation", "usgan"):
+        code, out = fesgan("train", name, folder, "-o", tmp_path/name, *small)
+        assert code == 0, out
+        learnt[name] = yaml.safe_load((tmp_path/name/"params.yaml").read_text())["faces"]
+    assert learnt == dict(ganimation=14, usgan=7)

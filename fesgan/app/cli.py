@@ -289,7 +289,7 @@ def trained(name:str, # of a system
     choose(precision, ("32-true", "bf16-mixed", "auto"), "precision")
     system = get_system(name, **fields)
     size = system.image_size if "image_size" in fields else None
-    loaded = load_faces(faces, "train", device=device, size=size)
+    loaded = load_faces(faces, "train", device=device, size=size, named="aus" not in system.needs)
     if start and start.is_dir(): start = generator_file(start)
     readers = frozen_readers(system, loaded, dict(people=people) if people else {}, device)
     try: return train(system, loaded, out, device=device.split(":")[0], precision=precision, dataset=_dataset(faces),

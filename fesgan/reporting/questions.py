@@ -71,8 +71,9 @@ CASCADE = Question(
 # %% ../../nbs/reporting/05_questions.ipynb #cu4uxsgv
 def _term(title, field, removed, text):
     "A question of EGGAN's ablation (Sec. 4.4)."
-    return Question(title, f"EGGAN draws a face anew from a code, and this term holds it to the input. {text} That paper "
-                    "shows pictures and gives no number.", title, field, f"leaving out the {removed} term", asks=-1)
+    about = ("EGGAN draws a face anew from a code, and this term holds it to the input. "
+             f"{text} That paper shows pictures and gives no number.")
+    return Question(title, about, title, field, f"leaving out the {removed} term", asks=-1)
 
 PERCEPTUAL = _term("Does the perceptual term help?", "l_per", "perceptual", "It compares a frozen network's responses "
                    "to edit and input (Eq. 5); without it they are said to lack fine detail.")
