@@ -29,7 +29,7 @@ def sharpness(images, # uint8 (N,H,W,3) or (N,3,H,W), 3 pixels a side or more
 def local_sharpness(edits, # uint8 (N,S,S,3) or (N,3,S,S)
                     truth, # the true faces, the same shape
                     crop:str="whole", # how both were cropped
-                    landmarks=None # float (n, 68, 2), shares of the side, of faces cropped so; else the crop's usual places
+                    landmarks=None # float (n, 68, 2), shares of the side; the crop's usual places if not given
                    )->dict: # focus -> (N,), 1: as sharp as the true face
     "Sharpness of eyes, nose and mouth as a share of the true face's."
     edits,truth = image_pairs(edits, truth, "Sharpness")
