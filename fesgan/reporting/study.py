@@ -6,7 +6,7 @@
 __all__ = ['ABLATION_METRICS', 'DISTANCES', 'HARDLY', 'NAMES', 'SMALL', 'find_runs', 'by_label', 'Trained', 'generators',
            'Comparison', 'field_table', 'compare', 'Verdict', 'votes', 'undecidable', 'decide', 'nearer_verdict',
            'save_answers', 'read_answers', 'verdict_lines', 'verdict_table', 'judge_sentence', 'variants_claims',
-           'claim_verdict', 'variants_answers', 'claims_verdict', 'publish_group', 'report_markdown']
+           'claim_verdict', 'variants_answers', 'claims_verdict', 'name_place', 'publish_group', 'report_markdown']
 
 # %% ../../nbs/reporting/04_study.ipynb #97cec75b
 import json, shutil
@@ -382,6 +382,16 @@ def _notebooks(results, run, title, pictures):
     if not pictures: return sorted(results.glob("[12]*.ipynb"))
     return sorted(results.glob("*.ipynb")) + sorted(run.glob("*.ipynb"))
 
+# %% ../../nbs/reporting/04_study.ipynb #9fxhjtw4
+def name_place(pages:Path, # folder of pages, which are written anew
+               work # work folder of the study
+              )->None:
+    "Call the study's folder `reports/runs/<profile>`, wherever it lay."
+    here,place = str(Path(work).resolve()),f"reports/runs/{Path(work).name}"
+    for page in pages.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        if here in text: page.write_text(text.replace(here, place), encoding="utf-8")
+
 # %% ../../nbs/reporting/04_study.ipynb #hkucrd0u
 def publish_group(work, # work folder of the study
                   group:str, # `trained` or `shipped`
@@ -403,6 +413,7 @@ def publish_group(work, # work folder of the study
     sentences = [f"{a['question']} {pair}: {s}" for a in answers for pair,said in a["answers"].items() for s in said]
     html_report(new, title=title, size=size, detail=f"{detail} {judge_sentence(work)}".strip(), notebooks=notebooks,
                 runs=runs, answers=sentences, verdicts=verdict_lines(answers))
+    name_place(new, work)
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)
     return target/"index.html"
