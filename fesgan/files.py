@@ -5,14 +5,12 @@
 # %% auto #0
 __all__ = ['WAYS_OUT', 'MODEL', 'EVALUATED', 'MEASURED', 'WEIGHTS', 'FesganError', 'choose', 'os_sentence', 'project', 'shipped',
            'cache_folder', 'temporary', 'alive', 'sweep_stale', 'disk_is_full', 'atomic', 'sha256', 'weight_places',
-           'fetch', 'weights', 'keep_memory', 'pick_device', 'stop_signals', 'duration', 'Progress', 'stranger',
-           'own_folder', 'writing', 'parse_yaml', 'read_yaml', 'new_file']
+           'fetch', 'weights', 'keep_memory', 'pick_device', 'stop_signals', 'duration', 'Work', 'progress_bar',
+           'Progress', 'stranger', 'own_folder', 'writing', 'parse_yaml', 'read_yaml', 'new_file']
 
 # %% ../nbs/00_files.ipynb #c8c958e2
 import contextlib, errno, fnmatch, glob, hashlib, os, platform, re, shutil, stat, sys, time, urllib.request
 from pathlib import Path
-
-from fastcore.basics import patch
 
 # %% ../nbs/00_files.ipynb #47282a20
 class FesganError(ValueError):
@@ -254,56 +252,59 @@ def duration(seconds:float # a time span
     return f"{s//60} min {s%60:02d} s" if s < 3600 else f"{s//3600} h {s%3600//60:02d} min"
 
 # %% ../nbs/00_files.ipynb #84810bbb
-class Progress:
-    "Counts work done and says how much time is left: a bar on a screen, a line of text every `every` seconds in a log."
+class Work:
+    "Some of it is done, and the rest will take as long for each unit."
     def __init__(self, total:int, # units of work
-                 what:str="", # what is being done
+                 what:str="" # what is being done
+                ):
+        self.total,self.what,self.note = total,what,""
+        self.done = self.first = 0 # units; those that an earlier sitting did
+        self.start = time.monotonic()
+
+    def line(self, now:float # of the clock
+            )->str: # like `faces: 400/2000, 3 min 20 s left`
+        "How far it is."
+        left = (now-self.start)/max(self.done-self.first, 1)*(self.total-self.done)
+        return f"{self.what}: {self.done}/{self.total}, {duration(left)} left {self.note}".rstrip()
+
+def progress_bar(total:int, what:str, # as in `Work`
+                 file # where lines would go
+                ): # tqdm's bar, or None where nobody could see one
+    "A bar for a screen or a notebook."
+    notebook = "ipykernel" in sys.modules and not os.environ.get("FESGAN_HEADLESS")
+    if not notebook and not file.isatty(): return None
+    from tqdm import tqdm
+    return tqdm(total=total, desc=what, file=None if notebook else file, leave=not notebook)
+
+# %% ../nbs/00_files.ipynb #auvrorqk
+class Progress(Work):
+    "Counts work done and says how much time is left: a bar on a screen, a line of text every `every` seconds in a log."
+    def __init__(self, total:int, what:str="", # as in `Work`
                  every:float=10., # seconds between lines in a log
                  file=None # where lines go; standard error if not given
                 ):
-        self.total,self.what,self.every,self.file = total,what,every,file or sys.stderr
-        self.done = self.first = 0 # units; those that an earlier sitting did
-        self.start = self.last = time.monotonic() # last: when a line was written
-        self.note,self.bar = "",None
-        notebook = "ipykernel" in sys.modules and not os.environ.get("FESGAN_HEADLESS")
-        if notebook or self.file.isatty():
-            from tqdm import tqdm
-            self.bar = tqdm(total=total, desc=what, file=None if notebook else self.file, leave=not notebook)
+        super().__init__(total, what)
+        self.every,self.file,self.last = every,file or sys.stderr,self.start # last: when a line was written
+        self.bar = progress_bar(total, what, self.file)
 
     def __enter__(self): return self
     def __exit__(self, *exc):
         if self.bar is not None: self.bar.close()
 
-# %% ../nbs/00_files.ipynb #auvrorqk
-@patch
-def line(self:Progress, now:float # of the clock
-        )->str: # like `faces: 400/2000, 3 min 20 s left`
-    "How far it is."
-    left = (now-self.start)/max(self.done-self.first, 1)*(self.total-self.done)
-    return f"{self.what}: {self.done}/{self.total}, {duration(left)} left {self.note}".rstrip()
+    def update(self, n:int=1, note:str=""): # units done since the last call; shown until there is another
+        "Count `n` more units."
+        self.done,self.note,now = self.done+n,note or self.note,time.monotonic()
+        if self.bar is not None:
+            self.bar.update(n)
+            if note: self.bar.set_postfix_str(note)
+        elif now-self.last >= self.every or self.done >= self.total:
+            self.last = now
+            print(self.line(now), file=self.file, flush=True)
 
-@patch
-def update(self:Progress, n:int=1, # units done since the last call
-           note:str="" # shown behind the count, until there is another
-          ):
-    "Count `n` more units."
-    self.done,self.note = self.done+n,note or self.note
-    now = time.monotonic()
-    if self.bar is not None:
-        self.bar.update(n)
-        if note: self.bar.set_postfix_str(note)
-    elif now-self.last >= self.every or self.done >= self.total:
-        self.last = now
-        print(self.line(now), file=self.file, flush=True)
-
-@patch
-def start_at(self:Progress, done:int # units that an earlier sitting did
-            )->None:
-    "Go on from where an earlier sitting stopped; its time does not count."
-    self.done = self.first = done
-    if self.bar is not None:
-        self.bar.update(done)
-        self.bar.unpause()
+    def start_at(self, done:int): # units that an earlier sitting did
+        "Go on from where an earlier sitting stopped; its time does not count."
+        self.done = self.first = done
+        if self.bar is not None: self.bar.update(done), self.bar.unpause()
 
 # %% ../nbs/00_files.ipynb #74eb0fb4
 def _fits(name, pattern):

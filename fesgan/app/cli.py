@@ -88,9 +88,11 @@ def system_lines()->list: # two lines of text for each
     width = table.index.str.len().max()+2
     lines = []
     for name,row in table.iterrows():
-        counts = f"generator {row.generator:,}, critic {row.critic:,}"
-        lines += [f"{name:<{width}}{row.title}: {row.blocks} x {row.block}, skip {row['skip']}, {counts}",
-                  f"{'':<{width}}{row.citation}"]
+        block = "residual" if row.block == "–" else row.block
+        parts = {"blocks": f"{row.blocks} x {block}", "skip": f"skip {row['skip']}"}
+        parts = [text for k,text in parts.items() if row[k] != "–"] # of what it has
+        parts += [f"generator {row.generator:,}", f"critic {row.critic:,}"]
+        lines += [f"{name:<{width}}{row.title}: {', '.join(parts)}", f"{'':<{width}}{row.citation}"]
     return lines
 
 # %% ../../nbs/app/01_cli.ipynb #67a31063

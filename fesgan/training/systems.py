@@ -688,7 +688,7 @@ def list_systems(): # a table: one row a system
     switches = ("block", "blocks", "skip", "skips", "dropout")
     def row(s):
         with torch.device("meta"): sizes = {k: count_parameters(make()) for k,make in s.nets.make(s).items()}
-        values = {k: getattr(s, k, None) for k in switches}
+        values = {k: getattr(s, k, "–") for k in switches}
         return dict(name=s.name, title=s.title, **values, generator=sizes["G"], critic=sizes["D"], citation=s.citation)
     return pd.DataFrame([row(s) for s in SYSTEMS.values()]).set_index("name")
 
