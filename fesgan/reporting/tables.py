@@ -163,8 +163,8 @@ def _columns(folder):
     whole = read_json(folder/"metrics.json")
     known = [(k, part, v) for k,m in metrics.items() for part,v in m.items() if v is not None]
     values = {k if part == "mean" else f"{k}_{part}": v for k,part,v in known}
-    missing = {f"{k}_missing": why for k,why in (whole.get("missing") or {}).items()}
-    return values | missing | {f"strangers_{k}": v for k,v in (whole.get("strangers") or {}).items()}
+    why = {f"{k}_why": text for k,text in (whole.get("missing") or {}).items()}
+    return values | why | {f"strangers_{k}": v for k,v in (whole.get("strangers") or {}).items()}
 
 # %% ../../nbs/reporting/01_tables.ipynb #cfmyp4eo
 def read_runs(folders, # run folders
@@ -475,7 +475,7 @@ def _not_measured(runs, edits, m):
     lacking = list(runs.label) if m not in runs else list(runs.label[runs[m].isna()])
     in_edits = edits is not None and METRICS[m][1] in edits and edits[METRICS[m][1]].notna().any()
     if not lacking or in_edits: return ""
-    why = list(runs[f"{m}_missing"].dropna()) if f"{m}_missing" in runs else []
+    why = list(runs[f"{m}_why"].dropna()) if f"{m}_why" in runs else []
     if why: return why[0]
     where = "" if len(lacking) == len(runs) > 1 else f" in {', '.join(dict.fromkeys(map(str, lacking)))}"
     return f"{metric_name(m)} was not measured{where}."
