@@ -19,6 +19,7 @@ import yaml
 from ..data.archives import making
 from ..data.expressions import EXPRESSIONS
 from ..files import MEASURED, FesganError, atomic, choose, own_folder, read_yaml, sha256, shipped
+from ..models.conditions import CONDITIONS
 from ..models.edit import condition
 from ..models.generator import PUBLISHED, Generator, load_generator, load_published, save_generator
 from ..provenance import save_provenance
@@ -308,9 +309,10 @@ def checked_size(size # pixels a side
     return size
 
 # %% ../../nbs/training/03_shipped.ipynb #e21c6525
-def network_settings(system)->dict: # arguments of `Generator`
+def network_settings(system)->dict: # arguments of its generator's class
     "What a system says of its generator."
-    return {k: getattr(system, k) for k in inspect.signature(Generator).parameters if k != "n_conditions"}
+    with torch.device("meta"): config = system.generator().config
+    return {k: v for k,v in config.items() if k != "n_conditions"}
 
 def read_published(path:Path, # a checkpoint of the authors' layout
                    name:str, # the system that it is a generator of
@@ -323,13 +325,15 @@ def read_published(path:Path, # a checkpoint of the authors' layout
 
 def check_fit(path:Path, # for the messages
               config:dict, # of the generator that was read
-              settings:dict # of the network that is wanted
+              settings:dict, # of the network that is wanted
+              length:int=len(EXPRESSIONS) # numbers that such a network is told
              )->None: # raises an explanation
-    "Is it the network that was asked for, and does it know our expressions?"
+    "Is it the network that was asked for, and does it know our expressions or units?"
     differs = [f"{k} is {v!r}, not {settings[k]!r}" for k,v in config.items() if k in settings and v != settings[k]]
     if differs: raise FesganError(f"{path} does not fit --set: {'; '.join(differs)}.")
-    if (n := config["n_conditions"]) != len(EXPRESSIONS):
-        raise FesganError(f"{path} knows {n} expressions; {len(EXPRESSIONS)} are evaluated: {', '.join(EXPRESSIONS)}.")
+    if (n := config["n_conditions"]) == length: return
+    if length != len(EXPRESSIONS): raise FesganError(f"{path} is told {n} numbers; {length} are evaluated.")
+    raise FesganError(f"{path} knows {n} expressions; {len(EXPRESSIONS)} are evaluated: {', '.join(EXPRESSIONS)}.")
 
 # %% ../../nbs/training/03_shipped.ipynb #bmtlwy2t
 def read_weights(path:Path, # a file of `save_generator`, or a checkpoint of the authors' layout
@@ -342,11 +346,12 @@ def read_weights(path:Path, # a file of `save_generator`, or a checkpoint of the
     if not path.is_file():
         raise FesganError(f"{path}: no such file. Name weights, or a function like package.module:name.")
     ours = load_generator(path) if path.suffix == ".safetensors" else None
-    config = {k: v for k,v in (ours.config if ours else {}).items() if k != "n_conditions"}
+    config = ours.config | dict(condition=ours.condition) if ours else {}
+    config = {k: v for k,v in config.items() if k != "n_conditions"}
     system = get_system(name, **config | fields)
     settings = network_settings(system)
     generator = ours or read_published(path, name, settings)
-    check_fit(path, generator.config, settings)
+    check_fit(path, generator.config, settings, CONDITIONS[system.condition].length)
     return generator,system
 
 # %% ../../nbs/training/03_shipped.ipynb #a9d9ba32
