@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LIMIT', 'PIXELS', 'KEPT', 'OWN', 'INTRO', 'remembered', 'wishes', 'mixed', 'make_room', 'forget', 'foreign',
            'too_large', 'closed', 'counted', 'guarded', 'gradio', 'preview', 'told', 'edited', 'unit_sliders', 'asked',
-           'answered', 'answers', 'demo_page', 'Served', 'serve']
+           'answered', 'opened', 'answers', 'demo_page', 'Served', 'serve']
 
 # %% ../../nbs/app/04_demo.ipynb #8445c02a
 import atexit, os, re, shutil, socket, tempfile, threading, time
@@ -14,12 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .edit import (MARKS, SAVED, STRENGTHS, Editor, choose_spots, find_spots, load_model, put_back,
-                             read_photo, save_photo)
+from .edit import MARKS, SAVED, STRENGTHS, Editor, choose_spots, find_spots, put_back, read_photo, save_photo
 from ..data.expressions import EXPRESSIONS
 from ..data.units import MOST, UNIT_TEXTS, UNITS
 from ..files import MODEL, FesganError, alive
-from ..models.conditions import condition_of
 from ..training.shipped import list_shipped
 
 # %% ../../nbs/app/04_demo.ipynb #33dfe486
@@ -232,21 +230,25 @@ def answered(): # Gradio's before and after, a text, and a button
     return view,gr.Markdown(elem_id="said"),gr.DownloadButton("Download", interactive=False, elem_id="save")
 
 # %% ../../nbs/app/04_demo.ipynb #cd1d7290
-def answers(model:str, device, # see `demo_page`
+def opened(device): # function: a model's name -> its Editor, and what is remembered of photos
+    "Generators are loaded when they are first chosen."
+    @lru_cache(None)
+    def editor(name):
+        made = Editor(name, device)
+        return made,remembered(made)
+    return editor
+
+def answers(editor, # from `opened`
             room:Path # where pictures lie
            ): # function: Gradio's inputs, see `asked` -> its outputs, see `answered`
-    "What the page does when something is moved; generators are loaded when they are first chosen."
-    gr,editors = gradio(),{}
-    def editor(name):
-        if name not in editors: editors[name] = (e := Editor(name, device)),remembered(e)
-        return editors[name]
+    "What the page does when something is moved."
+    gr = gradio()
     def show(path, name, mark, face, *values):
         if not path: return None,None,gr.DownloadButton(interactive=False)
         try: pictures,notes,out = edited(*editor(name), path, values, int(face or 0), mark, room)
         except (FesganError, OSError) as why:
             return None,f"**{told(why, path, room)}**",gr.DownloadButton(interactive=False)
         return pictures,notes,gr.DownloadButton(value=str(out), interactive=True)
-    editor(model)
     return show
 
 # %% ../../nbs/app/04_demo.ipynb #w8e22pw7
@@ -257,8 +259,8 @@ def demo_page(model:str=MODEL, # a generator that ships, or a run folder
     "The page, not served yet."
     room = Path(folder) if folder else make_room()
     os.environ["GRADIO_TEMP_DIR"] = str(room)
-    gr,show = gradio(),answers(model, device, room)
-    by_units = "aus" in condition_of(load_model(model)[0]).needs
+    gr,editor = gradio(),opened(device)
+    show,by_units = answers(editor, room),"aus" in editor(model)[0].kind.needs
     with gr.Blocks(title="fesgan: edit a photo", analytics_enabled=False, delete_cache=(600, KEPT)) as page:
         gr.Markdown(INTRO)
         with gr.Row():

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ..data.batches import mirrored
 from ..data.expressions import EXPRESSIONS
 from ..files import FesganError, Progress, atomic, cache_folder, choose, keep_memory, sha256, shipped
+from ..models.blocks import vgg_stages
 from .identity import as_images
 
 # %% ../../nbs/evaluation/02_expression.ipynb #11affb49
@@ -51,11 +52,8 @@ def vgg(n_classes:int=7, # expressions
         width:int=64 # channels of the first layers; doubled three times
        )->nn.Module: # (B,3,H,W) in [-1,1] -> (B,n_classes) logits
     "Eight convolutions and a linear layer, without pre-training."
-    def conv(ni, nf): return nn.Conv2d(ni, nf, 3, padding=1, bias=False),nn.BatchNorm2d(nf),nn.ReLU()
-    def pair(ni, nf): return *conv(ni, nf),*conv(nf, nf),nn.MaxPool2d(2)
-    widths = [3] + [width*2**i for i in range(4)]
-    layers = [l for ni,nf in zip(widths, widths[1:]) for l in pair(ni, nf)]
-    return _kaiming(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8*width, n_classes)))
+    head = nn.AdaptiveAvgPool2d(1),nn.Flatten(),nn.Linear(8*width, n_classes)
+    return _kaiming(nn.Sequential(*vgg_stages(width, nn.BatchNorm2d), *head))
 
 # %% ../../nbs/evaluation/02_expression.ipynb #69028d49
 @dataclass(frozen=True)
@@ -468,8 +466,9 @@ def obtain_reader(key:str, folder:str, load, # see `find_reader`
     "A reader that exists already, or one that is trained now and kept in the cache."
     reader,origin = find_reader(key, folder, load)
     if reader is None:
-        reader = train()
-        save(reader, cache_folder(folder)/f"{key}.safetensors")
+        reader,place = train(),cache_folder(folder)/f"{key}.safetensors"
+        save(reader, place)
+        reader.sha256 = sha256(place)
     return reader,key,origin
 
 # %% ../../nbs/evaluation/02_expression.ipynb #d0c36251

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np, pandas as pd
 
 from ..data.faceset import FaceSet
-from .expression import find_reader, judge_key, load_judge, obtain_reader, save_judge, train_judge
+from .expression import judge_key, load_judge, obtain_reader, save_judge, train_judge
 from ..files import FesganError
 
 # %% ../../nbs/evaluation/02d_people.ipynb #wdzaqrer
@@ -66,9 +66,8 @@ def frozen_readers(system, # a System; `readers` names what it learns from
                    precision:str="32-true" # of a training
                   )->dict: # name -> Judge, with the hash of its file
     "The frozen networks that a training needs."
-    files,load = files or {},partial(load_judge, device=device)
+    files = files or {}
     def of(name):
-        if name in files: return load(files[name])
-        key = obtain_people_reader(faces, 0, device, precision)[1]
-        return find_reader(key, "people", load)[0]
+        if name in files: return load_judge(files[name], device)
+        return obtain_people_reader(faces, 0, device, precision)[0]
     return {name: of(name) for name in system.readers}

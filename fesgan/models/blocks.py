@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['wide', 'count_parameters', 'layer_macs', 'each_layer', 'count_macs', 'pixelwise', 'InstanceNorm2d', 'conv_norm',
-           'Dropout', 'activation', 'ResidualBlock', 'SEDN', 'SARB']
+           'dense', 'vgg_stages', 'Dropout', 'activation', 'ResidualBlock', 'SEDN', 'SARB']
 
 # %% ../../nbs/models/00_blocks.ipynb #cd6e6ee4
 import torch
@@ -79,6 +79,22 @@ def conv_norm(ni:int, # channels in
     conv = nn.Conv2d(ni, nf, ks, stride, padding=(ks-1)//2, bias=False, padding_mode=padding_mode)
     layers = [conv, InstanceNorm2d(nf, affine=True)]
     return layers + [act()] if act else layers
+
+# %% ../../nbs/models/00_blocks.ipynb #jq02r0yg
+def dense(*sizes:int, # numbers before the first layer, after it, ... after the last
+          slope:float=.01 # of the activations between them, below zero
+         )->nn.Sequential: # (B, sizes[0]) -> (B, sizes[-1])
+    "Linear layers with leaky activations between them."
+    pairs = list(zip(sizes, sizes[1:]))
+    return nn.Sequential(*[m for a,b in pairs for m in (nn.Linear(a, b), nn.LeakyReLU(slope))][:-1])
+
+def vgg_stages(width:int, # channels of the first stage; doubled three times
+               norm # channels -> a normalisation
+              )->list: # layers, for `nn.Sequential`: (B, 3, H, W) -> (B, 8 width, H/16, W/16)
+    "Four pairs of 3 x 3 convolutions, each followed by a pooling."
+    def conv(ni, nf): return nn.Conv2d(ni, nf, 3, padding=1, bias=False),norm(nf),nn.ReLU()
+    dims = [3] + [width*2**i for i in range(4)]
+    return [l for ni,nf in zip(dims, dims[1:]) for l in (*conv(ni, nf), *conv(nf, nf), nn.MaxPool2d(2))]
 
 # %% ../../nbs/models/00_blocks.ipynb #927da9ad
 class Dropout(nn.Dropout):

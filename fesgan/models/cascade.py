@@ -13,23 +13,19 @@ from torch import nn
 from fastcore.basics import patch
 
 from ..files import FesganError
+from .blocks import dense
 from .efgan import EFGAN
 from .ganimation import Painter
 from .generator import check_keys
 
 # %% ../../nbs/models/05a_cascade.ipynb #b83a7da5
-def _layers(*sizes): # of a small fully connected network
-    "Linear layers with leaky activations between them."
-    pairs = list(zip(sizes, sizes[1:]))
-    return nn.Sequential(*[m for a,b in pairs for m in (nn.Linear(a, b), nn.LeakyReLU(.01))][:-1])
-
 class Interpolator(nn.Module):
     "Units on the way from one expression to another (Sec. 3.2)."
     def __init__(self, units:int=17, # numbers of a face
                  width:int=64 # of the hidden layers
                 ):
         super().__init__()
-        self.net = _layers(2*units, width, width, units)
+        self.net = dense(2*units, width, width, units)
         nn.init.zeros_(self.net[-1].weight)
         nn.init.zeros_(self.net[-1].bias)
 
@@ -43,7 +39,7 @@ class UnitCritic(nn.Module):
                  width:int=64 # of the hidden layers
                 ):
         super().__init__()
-        self.net = _layers(units, width, width, 1)
+        self.net = dense(units, width, width, 1)
 
     def forward(self, units): # (B, units) -> (B, 1), and no condition
         return self.net(units),None

@@ -6,13 +6,15 @@
 __all__ = ['LEVELS', 'doublings', 'Encoder', 'UpBlock', 'Decoder', 'EGGAN', 'LatentCritic', 'level', 'LevelReader']
 
 # %% ../../nbs/models/06_eggan.ipynb #hka9h0tv
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from ..data.units import MOST, UNITS
 from ..files import FesganError
-from .blocks import InstanceNorm2d, wide
+from .blocks import InstanceNorm2d, dense, vgg_stages, wide
 from .ganimation import Painter
 from .generator import check_input
 
@@ -114,9 +116,7 @@ class LatentCritic(nn.Module):
     "Scores how much a code looks like a draw from a Gaussian; higher is more so (Sec. 4.1)."
     def __init__(self, latent:int=256): # numbers of a code
         super().__init__()
-        dims = (latent, 256, 128, 64, 32, 16, 1)
-        layers = [l for ni,nf in zip(dims, dims[1:]) for l in (nn.Linear(ni, nf), nn.LeakyReLU(.2))]
-        self.net = nn.Sequential(*layers[:-1])
+        self.net = dense(latent, 256, 128, 64, 32, 16, 1, slope=.2)
 
     def forward(self, l): # (B, latent) -> (B, 1)
         return self.net(l)
@@ -135,10 +135,8 @@ class LevelReader(nn.Module):
                  width:int=64 # channels of the first layers, doubled three times
                 ):
         super().__init__()
-        def conv(ni, nf): return nn.Conv2d(ni, nf, 3, padding=1, bias=False),InstanceNorm2d(nf, affine=True),nn.ReLU()
-        dims = [3] + [width*2**i for i in range(4)]
-        layers = [l for ni,nf in zip(dims, dims[1:]) for l in (*conv(ni, nf), *conv(nf, nf), nn.MaxPool2d(2))]
-        self.net,self.read = nn.Sequential(*layers[:-1]),nn.Linear(dims[-1], units*LEVELS)
+        stages = vgg_stages(width, partial(InstanceNorm2d, affine=True))
+        self.net,self.read = nn.Sequential(*stages[:-1]),nn.Linear(8*width, units*LEVELS)
 
     def forward(self, x): # (B, 3, S, S) in [-1, 1] -> (B, units, 6), logits
         h = self.net(x).mean((2, 3))

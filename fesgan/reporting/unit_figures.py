@@ -129,7 +129,8 @@ def latent_grid(generator, # one that draws from a code, `coded`
         one,two = generator.encode(to_float(pair.images))
         codes = torch.stack([torch.lerp(one, two, b) for b in shares])
         def column(a):
-            units = [torch.lerp(*told_between(generator, pair, target, a), b) for b in shares]
+            ends = told_between(generator, pair, target, a)
+            units = [torch.lerp(*ends, b) for b in shares]
             return to_uint8(generator.decode(codes, torch.stack(units))).permute(0, 2, 3, 1).cpu().numpy()
         columns = [column(a) for a in shares]
     titles,people = [f"{a:.0%}" for a in shares],["one person", *[""]*(steps-2), "another"]

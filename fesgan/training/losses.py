@@ -106,9 +106,9 @@ def back(nets:Nets, batch:Batch, made:Made)->Tensor: # (B, 3, H, W)
     return nets.G(made.faces, nets.home(batch))
 
 # %% ../../nbs/training/00_losses.ipynb #3cedb3b1
-def reading(nets:Nets, read:Tensor, wanted:Tensor)->dict: # {`cls` or `aus`: scalar}
-    "How well the condition is read, under its own name."
-    return {nets.condition.term: nets.condition.loss(read, wanted)}
+def reading(nets:Nets, read:Tensor|None, wanted:Tensor)->dict: # {`cls` or `aus`: scalar}
+    "How well the condition is read, under its own name; nothing where a critic reads none."
+    return {} if read is None else {nets.condition.term: nets.condition.loss(read, wanted)}
 
 def scores(nets:Nets,
            batch:Batch, # faces, what they show, what is asked for
@@ -118,7 +118,8 @@ def scores(nets:Nets,
     "What the critic reads: `real`, `fake`, and the condition's term."
     score,read = nets.D(torch.cat([batch.x, made.faces]))
     real,fake = score.chunk(2)
-    return dict(real=-realness(real), fake=realness(fake)) | reading(nets, read[:len(batch.x)], batch.now)
+    seen = None if read is None else read[:len(batch.x)]
+    return dict(real=-realness(real), fake=realness(fake)) | reading(nets, seen, batch.now)
 
 def penalty(nets, batch, made, noise)->dict: # as `scores`
     "What keeps the critic smooth: `gp`, between real and fake faces by the shares `noise['alpha']`."

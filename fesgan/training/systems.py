@@ -27,8 +27,8 @@ from ..models.efgan import EFGAN
 from ..models.eggan import EGGAN, LatentCritic, LevelReader
 from ..models.ganimation import MASK_KEEPS, GANimation, kept_share
 from ..models.generator import BLOCKS, DROPOUT, PADDINGS, SKIPS, Generator, check_input
-from .latent_losses import (LATENT_LOSSES, classifier_terms, image_critic_terms, latent_critic_terms,
-                                           latent_edit, latent_terms)
+from .latent_losses import (LATENT_LOSSES, classifier_terms, latent_critic_terms, latent_edit,
+                                           latent_terms)
 from .losses import (cascade_terms, critic_terms, edited, generator_terms, masked_edit, masked_terms,
                                     paired_terms, penalty, perceptual_terms, scores, stage_critic_terms, stepwise_edit,
                                     traced_edit, unit_critic_terms)
@@ -472,7 +472,7 @@ def latent_phases(objective:EGGANObjective,
     "Critic, critic of codes and classifier (at twice the rate, Sec. 4.1), then encoder and generator."
     terms = [k for k in ("levels", "id", "per", "rec", "ssim", "latent") if getattr(objective, f"l_{k}")]
     how = dict(loss=objective.latent_loss)
-    return (Phase("critic", ("D",), image_critic_terms),
+    return (Phase("critic", ("D",), critic_terms),
             Phase("latent", ("D_latent",), partial(latent_critic_terms, **how)),
             Phase("classifier", ("C_units",), classifier_terms, rate=2.),
             Phase("generator", ("G",), partial(latent_terms, asked=("adv", *terms), **how), s.n_critic))
