@@ -25,7 +25,7 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     profile = yaml.safe_load((ROOT/"profiles"/"demo.yaml").read_text())
     profile |= dict(name="toy", seeds=[0], shipped=[], views=["20_table_usgan"], ablations={}, evaluate=dict(trained=2, shipped=2, sweep=2), judge=dict(settings=dict(epochs=1, image_size=32)))
-    del profile["second"], profile["reader"]
+    del profile["second"], profile["reader"], profile["people"]
     profile["variants"] = dict(usgan=profile["variants"]["usgan"])
     profile["train"] |= dict(steps=10, log_every=5)
     profile["data"] |= dict(limit=140)
