@@ -69,7 +69,9 @@ def shown(browser): # addresses of the two pictures under the curtain
 
 def upload(browser, address, file):
     browser.get(address)
+    example = wait(lambda: shown(browser))                                         # a drawn face, until there is a photo
     wait(lambda: browser.find_element("css selector", "#photo input[type=file]")).send_keys(str(file))
+    return lambda: (now := shown(browser)) != example and now                      # what is shown of the photo, as soon as it is
 
 
 def slide(browser, expression, value):
@@ -86,8 +88,7 @@ def save(browser):
 
 
 def test_upload_slide_download(browser, address, photo):
-    upload(browser, address, photo)
-    before = wait(lambda: shown(browser))
+    before = wait(upload(browser, address, photo))
     assert "afraid" in browser.page_source and "surprised" in browser.page_source
     slide(browser, "happy", 1)
     wait(lambda: (now := shown(browser)) and now != before)
@@ -102,11 +103,23 @@ def test_upload_slide_download(browser, address, photo):
 
 def test_webcam(browser, address):
     browser.get(address)
+    example = wait(lambda: shown(browser))
     for part in ("[aria-label='Capture from camera']", "[title='grant webcam access'] button", "[aria-label='capture photo']"): wait(lambda part=part: browser.find_element("css selector", f"#photo {part}")).click()
-    before = wait(lambda: shown(browser))
+    before = wait(lambda: (now := shown(browser)) != example and now)
     slide(browser, "happy", 1)
     wait(lambda: (now := shown(browser)) and now != before)
     assert Image.open(save(browser)).size == (640, 480)
+
+
+def test_an_example_to_see_and_a_reset(browser, address):
+    browser.get(address)
+    example = wait(lambda: shown(browser))
+    slider = browser.find_element("css selector", "#slider-happy input[type=range]")
+    assert float(slider.get_attribute("value")) == .8
+    assert not browser.find_elements("css selector", "#view [aria-label=Download], #view a[download]") # only the button's file carries the mark
+    browser.find_element("css selector", "#reset").click()
+    wait(lambda: (now := shown(browser)) and now != example)
+    assert float(slider.get_attribute("value")) == 0
 
 
 def test_a_wall_is_one_sentence(browser, address, tmp_path):

@@ -81,7 +81,7 @@ def test_what_cannot_be_edited_is_said_in_one_sentence(photos, tmp_path, monkeyp
     fails("edit", photos/"wall.jpg", "-o", out, says="No face was found in")
     fails("edit", photos/"broken.jpg", "-o", out, says="its content is no known format")
     fails("edit", tmp_path/"none.jpg", "-o", out, says="there is no such picture")
-    fails("edit", photos/"one.jpg", "--to", "joy", "-o", out, says="choose one of")
+    fails("edit", photos/"one.jpg", "--to", "bored", "-o", out, says="choose one of")
     fails("edit", photos/"one.jpg", "--strength", "2", "-o", out, says="between 0 (nothing) and 1.5")
     fails("edit", photos/"one.jpg", "--model", "best", "-o", out, says="choose one of")
     fails("edit", photos/"one.jpg", "--face", "2", "-o", out, says="shows 1 face; there is no face 2")
@@ -93,6 +93,20 @@ def test_what_cannot_be_edited_is_said_in_one_sentence(photos, tmp_path, monkeyp
     monkeypatch.setattr("fesgan.app.edit.read_photo.__defaults__", (10,))
     fails("edit", photos/"one.jpg", "-o", out, says="at most 10 are read")
     assert not list(tmp_path.iterdir())
+
+
+def test_methods(photos, tmp_path):
+    "Who asks for an expression gets the transfer, for calm or with a model the network; words in any case."
+    def made(*words):
+        out = tmp_path/f"{len(list(tmp_path.iterdir()))}.png"
+        assert fesgan("edit", photos/"one.jpg", *words, "-o", out)[0] == 0
+        return np.asarray(Image.open(out)).tolist()
+    moved, network = made("--to", "happy", "--method", "transfer"), made("--to", "happy", "--method", "network")
+    assert moved != network and made("--to", "Smile") == moved and made("--to", "happy", "--model", "photo") == moved
+    assert made("--to", "neutral") == made("--to", "calm", "--method", "network")
+    assert "expression transfer" in str(Image.open(tmp_path/"0.png").getxmp())
+    fails("edit", photos/"one.jpg", "--method", "magic", "-o", tmp_path/"x.png", says="choose one of: auto, transfer, network")
+    fails("edit", photos/"one.jpg", "--method", "transfer", "--au", "AU12=4", "-o", tmp_path/"x.png", says="knows expressions, not action units")
 
 
 def test_photo_of_a_phone(photos, tmp_path, monkeypatch):

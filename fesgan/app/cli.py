@@ -7,7 +7,7 @@ __all__ = ['app', 'Model', 'Device', 'EditDevice', 'DataSet', 'DataFolder', 'Pre
            'RenderedUnits', 'OpenFace', 'Sure', 'ReplaceSet', 'NewFaces', 'People', 'FirstPerson', 'Strengths',
            'MoreUnits', 'Assets', 'RENDER', 'TrainFields', 'NewRun', 'Steps', 'RunSeed', 'Precision', 'Start',
            'ReplaceRun', 'Judges', 'Generator', 'AsSystem', 'ItsSize', 'Label', 'WeightFields', 'ENDINGS', 'PhotoFile',
-           'To', 'Strength', 'Units', 'UnitsOf', 'Reader', 'Edited', 'Face', 'Sheet', 'Mark', 'ReportFolder',
+           'To', 'Strength', 'Units', 'UnitsOf', 'Reader', 'Edited', 'Face', 'Sheet', 'Mark', 'Method', 'ReportFolder',
            'ReportProfile', 'PublishedProfile', 'StudyWork', 'Published', 'ProfileName', 'Cores', 'GpuMemory', 'On',
            'ProfileValues', 'Sweep', 'Reports', 'Runs', 'ReplaceRuns', 'DryRun', 'Unlock', 'STUDY', 'Commands', 'main',
            'field_lines', 'system_lines', 'systems', 'catalog_of', 'prepared_lines', 'prepare', 'read_aus', 'render',
@@ -630,16 +630,22 @@ def read_edit(to:str, au:list, from_aus:Path, strength:float, mark:str, all_:boo
     if all_ and gif: raise FesganError("--all and --gif are two different pictures; ask for one of them.")
     return wish,words,"sheet" if all_ else "gif" if gif else "photo"
 
-def asked_editor(model:str, device:str, reader:Path, from_aus:Path, # the options of these names
+def asked_editor(method, # a key of `METHODS`, or nothing
+                 model:str, device:str, reader:Path, au:list, from_aus:Path, # the options of these names
                  wish # from `read_edit`
-                )->tuple: # an `Editor`, and the wish; the action units of a picture if there is one
-    "Who edits, and what it is asked for."
-    from fesgan.app.edit import Editor, read_photo
-    editor = Editor(model, pick_device(device), reader)
+                )->tuple: # a `PhotoEditor`, and the wish; the action units of a picture if there is one
+    "Who edits, and what it is asked for. Whoever names a model, or units, wants a network."
+    from fesgan.app.edit import photo_editor, read_photo
+    method = method or ("network" if au or from_aus or model != MODEL else "auto")
+    if method == "transfer" and (au or from_aus):
+        raise FesganError("--method transfer knows expressions, not action units; leave it out, and name a --model that is "
+                          "steered by units.")
+    editor = photo_editor(method, model, pick_device(device), reader)
     return editor,wish if from_aus is None else editor.units_of(read_photo(from_aus))
 
+
 # %% ../../nbs/app/01_cli.ipynb #s8ow5ijz
-def edit_photo(editor, # an `Editor`
+def edit_photo(editor, # a `PhotoEditor`
                source:Path, target:Path, # files
                wish, words:str, # see `read_wish`
                strength:float, # see `Editor.edit`
@@ -707,6 +713,9 @@ Sheet = Annotated[bool, Option("--all",
     help="A sheet: the largest face as it is and with all seven expressions.")]
 Mark = Annotated[str, Option(
     help="How the file says that it was edited: metadata, visible (in the corner, too) or none.")]
+Method = Annotated[str | None, Option(
+    help="transfer (the calm face's own pixels move; no network), network, or auto: transfer, and the network for calm. "
+         "Default: auto; network if a --model or units are given.")]
 
 # %% ../../nbs/app/01_cli.ipynb #45d9e25e
 @app.command()
@@ -718,6 +727,7 @@ def edit(photo:PhotoFile,
          reader:Reader=None,
          out:Edited=None,
          face:Face=None,
+         method:Method=None,
          model:Model=MODEL,
          all_:Sheet=False,
          gif:Annotated[bool, Option("--gif", help="A moving picture: the expression comes and goes.")]=False,
@@ -730,12 +740,14 @@ def edit(photo:PhotoFile,
       fesgan edit photo.jpg --to happy --strength 0.6 -o out.png
       fesgan edit photo.jpg --all -o sheet.png
       fesgan edit holiday/ --to surprised -o surprised/
+      fesgan edit photo.jpg --to happy --method network
       fesgan edit photo.jpg --model reports/runs/au/trained/ganimation/seed0 --au AU12=4 --au AU06=2
 
+    Start from a calm face seen from the front: a face that smiles already gets a wider smile.
     Edit pictures of people who agree to it, and say that they are edited."""
     wish,words,kind = read_edit(to, au, from_aus, strength, mark, all_, gif)
     pairs = _photos(photo, out, ENDINGS[kind])
-    editor,wish = asked_editor(model, device, reader, from_aus, wish)
+    editor,wish = asked_editor(method, model, device, reader, au, from_aus, wish)
     edit_one = lambda source, target: edit_photo(editor, source, target, wish, words, strength, face, kind, mark)
     say_edited(pairs, *edit_each(pairs, edit_one))
 
@@ -764,7 +776,7 @@ def models(name:Annotated[str | None, Argument(help="One of them: its whole card
 
 # %% ../../nbs/app/01_cli.ipynb #27959079
 @app.command()
-def demo(model:Model=MODEL,
+def demo(model:Annotated[str, Option(help="auto, transfer, a generator that ships (see `fesgan models`), or a run folder of yours.")]="auto",
          port:Annotated[int, Option(help="Port on this machine; 0: any that is free.", min=0, max=65535)]=7860,
          device:EditDevice="auto",
          browser:Annotated[bool, Option(help="Open the page in a browser at once.")]=True):

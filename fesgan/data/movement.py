@@ -19,7 +19,7 @@ from .meshes import Light
 from .person import Camera, draw_person, is_test
 from .pose import expression_aus
 from .scene import render
-from .transfer import (BOX, CALM, EYES, MOUTH_SIDE, SIDE, Movement, centres, face_area, flow, gap, head, sample,
+from .transfer import (BOX, CALM, EYES, MOUTH_SIDE, SIDE, Movement, centres, face_area, flow, head, sample,
                                   skin_colour)
 from ..files import Progress
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MARKS', 'LIPS', 'INNER', 'VERSION', 'ROOM', 'SIDE', 'CALM', 'EYES', 'IRIS', 'area', 'BOX', 'MOUTH_SIDE', 'FILE',
            'COLOURED', 'OPEN', 'to_marks', 'by_part', 'head', 'hairline', 'irises', 'centres', 'displacement',
-           'enlarged', 'flow', 'sample', 'skin_colour', 'face_area', 'skin_area', 'Movement', 'save_movement',
-           'load_movement', 'Calm', 'calm_face', 'tinted', 'moved_marks', 'shading', 'gap', 'mouth', 'transfer', 'move',
-           'square_face', 'write_person', 'move_people', 'moved_landmarks']
+           'enlarged', 'flow', 'sample', 'skin_colour', 'face_area', 'head_area', 'skin_area', 'Movement',
+           'save_movement', 'load_movement', 'Calm', 'calm_face', 'tinted', 'moved_marks', 'shading', 'gap', 'mouth',
+           'transfer', 'move', 'square_face', 'write_person', 'move_people', 'moved_landmarks']
 
 # %% ../../nbs/data/03a_transfer.ipynb #0e7a3646
 import functools
@@ -123,6 +123,10 @@ def skin_colour(image, marks)->np.ndarray: # (3,), median of cheeks and chin, gr
 def face_area(marks, soft=.02): # inside jaw and brows, with part of the forehead
     return area(np.r_[marks[:17], marks[26:16:-1]-(0, .1)], soft)
 
+def head_area(marks, n): # the face, its forehead and some room around, (n, n, 1)
+    outline = np.r_[marks[:17], hairline(marks)[::-1]]
+    return soft_polygon(outline.mean(0) + 1.3*(outline-outline.mean(0)), .03, n)
+
 def skin_area(marks): # the face without lips and eyes
     out = face_area(marks)*(1-area(marks[LIPS], .008))
     for e in EYES: out = out*(1-area(marks[e], .004))
@@ -233,8 +237,9 @@ def transfer(face:Calm,
     if not shares: return Change()
     def tensor(maps): return torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32)).permute(2, 0, 1)
     there = moved_marks(face, shares, v)
+    way = displacement(face.marks, there)*head_area(there, 80) # behind the head nothing moves
     inside = mouth(face, there, shares, v, side)
-    return Change(tensor(displacement(face.marks, there)), tensor(shading(face, there, shares, v)),
+    return Change(tensor(way), tensor(shading(face, there, shares, v)),
                   None if inside is None else tensor(inside), BOX, rim=1/16)
 
 def move(image:np.ndarray, # uint8 (SIDE, SIDE, 3), a calm face in the unit square
