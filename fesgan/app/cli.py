@@ -7,14 +7,15 @@ __all__ = ['app', 'Model', 'Device', 'EditDevice', 'DataSet', 'DataFolder', 'Pre
            'RenderedUnits', 'OpenFace', 'Sure', 'ReplaceSet', 'NewFaces', 'People', 'FirstPerson', 'Strengths',
            'MoreUnits', 'Assets', 'RENDER', 'TrainFields', 'NewRun', 'Steps', 'RunSeed', 'Precision', 'Start',
            'ReplaceRun', 'Judges', 'Generator', 'AsSystem', 'ItsSize', 'Label', 'WeightFields', 'ENDINGS', 'PhotoFile',
-           'To', 'Strength', 'Units', 'UnitsOf', 'Reader', 'Edited', 'Face', 'Sheet', 'Mark', 'Method', 'ReportFolder',
-           'ReportProfile', 'PublishedProfile', 'StudyWork', 'Published', 'ProfileName', 'Cores', 'GpuMemory', 'On',
-           'ProfileValues', 'Sweep', 'Reports', 'Runs', 'ReplaceRuns', 'DryRun', 'Unlock', 'STUDY', 'Commands', 'main',
-           'field_lines', 'system_lines', 'systems', 'catalog_of', 'prepared_lines', 'prepare', 'read_aus', 'render',
-           'read_fields', 'SystemCommand', 'trained', 'train', 'bench', 'evaluate', 'doctor', 'adopted', 'adopt',
-           'read_to', 'read_au', 'read_wish', 'named', 'fitting', 'copy_names', 'distinct', 'read_edit', 'asked_editor',
-           'edit_photo', 'edit_each', 'say_edited', 'edit', 'model_line', 'models', 'demo', 'export', 'study_members',
-           'report_command', 'report', 'publish', 'overrides', 'find_study', 'unlock_study', 'run_checked', 'study']
+           'To', 'Strength', 'Units', 'UnitsOf', 'Reader', 'Edited', 'Face', 'Sheet', 'Mark', 'Method', 'Commercial',
+           'ReportFolder', 'ReportProfile', 'PublishedProfile', 'StudyWork', 'Published', 'ProfileName', 'Cores',
+           'GpuMemory', 'On', 'ProfileValues', 'Sweep', 'Reports', 'Runs', 'ReplaceRuns', 'DryRun', 'Unlock', 'STUDY',
+           'Commands', 'main', 'field_lines', 'system_lines', 'systems', 'catalog_of', 'prepared_lines', 'prepare',
+           'read_aus', 'render', 'read_fields', 'SystemCommand', 'trained', 'train', 'bench', 'evaluate', 'doctor',
+           'adopted', 'adopt', 'read_to', 'read_au', 'read_wish', 'named', 'fitting', 'copy_names', 'distinct',
+           'read_edit', 'asked_editor', 'cleared_editor', 'edit_photo', 'edit_each', 'say_edited', 'edit', 'model_line',
+           'models', 'licences', 'demo', 'export', 'study_members', 'report_command', 'report', 'publish', 'overrides',
+           'find_study', 'unlock_study', 'run_checked', 'study']
 
 # %% ../../nbs/app/01_cli.ipynb #a4aaba94
 import contextlib, os, re, subprocess, sys, time
@@ -643,6 +644,18 @@ def asked_editor(method, # a key of `METHODS`, or nothing
     editor = photo_editor(method, model, pick_device(device), reader)
     return editor,wish if from_aus is None else editor.units_of(read_photo(from_aus))
 
+def cleared_editor(method, model:str, wish, au:list, from_aus:Path # see `asked_editor`
+                  )->tuple: # a `PhotoEditor`, and what finds faces for it; both may serve a commercial purpose
+    "Who edits where only cleared parts may be used, or why nobody can."
+    from fesgan.app.edit import Mover, mesh_spots
+    from fesgan.licences import uncleared
+    if method == "network" or au or from_aus or model != MODEL or wish and "neutral" in wish:
+        why = uncleared("photo") if model == MODEL else [f"what taught {model} is not known here"]
+        raise FesganError(f"--commercial: the network is not cleared: {'; '.join(why)}. Expression transfer is: ask for "
+                          "another expression than neutral, without --method network, --model and units "
+                          "(`fesgan licences` lists all parts).")
+    return Mover(),mesh_spots
+
 
 # %% ../../nbs/app/01_cli.ipynb #s8ow5ijz
 def edit_photo(editor, # a `PhotoEditor`
@@ -651,12 +664,13 @@ def edit_photo(editor, # a `PhotoEditor`
                strength:float, # see `Editor.edit`
                faces:list, # their numbers
                kind:str, # a key of `ENDINGS`
-               mark:str # how the file says that it was edited
+               mark:str, # how the file says that it was edited
+               find=None # what finds faces: `find_spots` if not given
               )->list: # sentences: what the copy cannot keep
     "Edit one photo."
     from fesgan.app.edit import choose_spots, find_spots, read_photo, save_gif, save_photo, sheet, sweep
     p = read_photo(source)
-    spots = choose_spots(find_spots(p), faces, source)
+    spots = choose_spots((find or find_spots)(p), faces, source)
     about = f"Expression edited with fesgan ({editor.label}): {words}, strength {strength:g}."
     if kind == "sheet": save_photo(p.bare(), sheet(p, editor, strength, spots=spots), target, about, mark)
     elif kind == "gif": save_gif(sweep(p, editor, wish, strength, spots=spots), target, about, mark)
@@ -716,6 +730,9 @@ Mark = Annotated[str, Option(
 Method = Annotated[str | None, Option(
     help="transfer (the calm face's own pixels move; no network), network, or auto: transfer, and the network for calm. "
          "Default: auto; network if a --model or units are given.")]
+Commercial = Annotated[bool, Option("--commercial",
+    help="Use only parts whose licences allow a commercial purpose (see `fesgan licences`): expression transfer, with "
+         "MediaPipe's landmarks (pip install 'fesgan[au]') instead of dlib's.")]
 
 # %% ../../nbs/app/01_cli.ipynb #45d9e25e
 @app.command()
@@ -730,6 +747,7 @@ def edit(photo:PhotoFile,
          method:Method=None,
          model:Model=MODEL,
          all_:Sheet=False,
+         commercial:Commercial=False,
          gif:Annotated[bool, Option("--gif", help="A moving picture: the expression comes and goes.")]=False,
          mark:Mark="metadata",
          device:EditDevice="auto"):
@@ -747,8 +765,10 @@ def edit(photo:PhotoFile,
     Edit pictures of people who agree to it, and say that they are edited."""
     wish,words,kind = read_edit(to, au, from_aus, strength, mark, all_, gif)
     pairs = _photos(photo, out, ENDINGS[kind])
-    editor,wish = asked_editor(method, model, device, reader, au, from_aus, wish)
-    edit_one = lambda source, target: edit_photo(editor, source, target, wish, words, strength, face, kind, mark)
+    find = None
+    if commercial: editor,find = cleared_editor(method, model, wish, au, from_aus)
+    else: editor,wish = asked_editor(method, model, device, reader, au, from_aus, wish)
+    edit_one = lambda source, target: edit_photo(editor, source, target, wish, words, strength, face, kind, mark, find)
     say_edited(pairs, *edit_each(pairs, edit_one))
 
 # %% ../../nbs/app/01_cli.ipynb #a7f85cb1
@@ -773,6 +793,23 @@ def models(name:Annotated[str | None, Argument(help="One of them: its whole card
     if name: typer.echo(card_text(name, shipped_card(name)))
     else:
         for name in list_shipped(): typer.echo(model_line(name))
+
+# %% ../../nbs/app/01_cli.ipynb #7afd5742
+@app.command()
+def licences(name:Annotated[str | None, Argument(help="A part: everything behind it.")]=None):
+    """Where every part comes from, what its licence is, and whether it may serve a commercial purpose.
+
+    \b
+    Examples:
+      fesgan licences
+      fesgan licences movement    # and what it was made from"""
+    from fesgan.licences import chain, licence_rows
+    names = [p.name for p in chain(name)] if name else None
+    for row in licence_rows():
+        if names and row["part"] not in names: continue
+        typer.echo(f"{row['part']}: {row['what']}")
+        for k in ("licence", "made from", "consent", "commercial"):
+            if row[k]: typer.echo(f"    {k}: {row[k]}")
 
 # %% ../../nbs/app/01_cli.ipynb #27959079
 @app.command()

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LAYOUT', 'HEIC', 'TURNED', 'SURE', 'STRENGTHS', 'METHODS', 'SAVED', 'MARKS', 'NAMES', 'SOURCE', 'TAGS', 'Photo',
-           'read_photo', 'Spot', 'positions', 'around', 'find_spots', 'choose_spots', 'largest', 'expression_shares',
-           'checked_strength', 'asked_values', 'Face', 'PhotoEditor', 'Mover', 'load_model', 'alignment',
-           'load_reader_of', 'Editor', 'Both', 'Either', 'photo_editor', 'as_photo', 'edit', 'stamp', 'written',
-           'save_photo', 'close_up', 'sheet', 'sweep', 'save_gif']
+           'read_photo', 'Spot', 'positions', 'around', 'large_enough', 'find_spots', 'mesh_spots', 'choose_spots',
+           'largest', 'expression_shares', 'checked_strength', 'asked_values', 'Face', 'PhotoEditor', 'Mover',
+           'load_model', 'alignment', 'load_reader_of', 'Editor', 'Both', 'Either', 'photo_editor', 'as_photo', 'edit',
+           'stamp', 'written', 'save_photo', 'close_up', 'sheet', 'sweep', 'save_gif']
 
 # %% ../../nbs/app/02_edit.ipynb #663e84a3
 import contextlib, io, re
@@ -23,7 +23,8 @@ from ..data.faceset import to_float
 from ..data.expressions import CODES, EXPRESSIONS
 from ..data.faces import (MAX_PIXELS, MIN_FACE, TEMPLATES, anchors, dlib_api, find_faces, find_landmarks,
                                open_image, similarity, soft_polygon, to_rgb, transform, warp)
-from ..data.transfer import SIDE, calm_face, head, to_marks, transfer
+from ..data.landmarker import open_points
+from ..data.transfer import SIDE, by_part, calm_face, head, to_marks, transfer
 from ..data.units import MOST, UNITS, to_unit, unit_vector
 from ..files import MODEL, FesganError, atomic, choose, new_file, shipped
 from ..models.conditions import condition_of, units_set
@@ -151,6 +152,19 @@ def around(pixels:np.ndarray, # uint8 (H, W, 3)
     return np.asarray(Image.fromarray(pixels).crop(corners).resize((200, 200)))
 
 # %% ../../nbs/app/02_edit.ipynb #f2e1b0a6
+def large_enough(spots:list, # Spot
+                 photo:Photo, min_face:float # pixels
+                )->list: # Spot, from left to right
+    "Those that can be edited, or an explanation."
+    if not spots:
+        raise FesganError(f"No face was found in {photo.name}. It takes a face seen from the front, not covered, and "
+                          f"at least {min_face:.0f} pixels high; crop the picture around it or take another one.")
+    high = [s.box[3]-s.box[1] for s in spots]
+    if max(high) < min_face:
+        raise FesganError(f"The largest face in {photo.name} is {max(high):.0f} pixels high; "
+                          f"at least {min_face:.0f} are needed. Take a larger version of the picture.")
+    return sorted((s for s,h in zip(spots, high) if h >= min_face), key=lambda s: s.box)
+
 def find_spots(photo:Photo, # from `read_photo`
                min_face:float=MIN_FACE # pixels; smaller faces are left alone
               )->list: # Spot, from left to right
@@ -162,14 +176,15 @@ def find_spots(photo:Photo, # from `read_photo`
         if max(whole) > max(whole[0], 0)+TURNED:
             how = "upside down" if whole.index(max(whole)) == 2 else "on its side"
             raise FesganError(f"The face in {photo.name} is {how}. Turn the picture upright first.")
-    if not boxes:
-        raise FesganError(f"No face was found in {photo.name}. It takes a face seen from the front, not covered, and "
-                          f"at least {min_face:.0f} pixels high; crop the picture around it or take another one.")
-    large = [b for b in boxes if b[3]-b[1] >= min_face]
-    if not large:
-        raise FesganError(f"The largest face in {photo.name} is {boxes[0][3]-boxes[0][1]:.0f} pixels high; "
-                          f"at least {min_face:.0f} are needed. Take a larger version of the picture.")
-    return [Spot(find_landmarks(photo.pixels, b), b) for b in sorted(large)]
+    return large_enough([Spot(find_landmarks(photo.pixels, b), b) for b in boxes], photo, min_face)
+
+def mesh_spots(photo:Photo, # from `read_photo`
+               min_face:float=MIN_FACE, # pixels; smaller faces are left alone
+               model=None # MediaPipe's face_landmarker.task, if you have it
+              )->list: # Spot, from left to right
+    "The same without dlib, with MediaPipe's points."
+    with open_points(model) as look: found = look(photo.pixels)
+    return large_enough([Spot(by_part(m), (*m.min(0), *m.max(0))) for m in found], photo, min_face)
 
 # %% ../../nbs/app/02_edit.ipynb #47408c77
 def choose_spots(spots:list, # from `find_spots`

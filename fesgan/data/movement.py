@@ -120,7 +120,7 @@ FOLDED = { # expression: fold -> how deep
     "angry": dict(frown=1.6, root=.7, cheek=.5, pouch=.7, chin=.8),
     "disgusted": dict(frown=.8, root=1, bunny=1, cheek=1.1, pouch=1, chin=.7),
     "happy": dict(cheek=.5, crow=.8, crow2=.8),
-    "sad": dict(short=1.3, shorter=1.2, frown=.9, bracket=1, chin=.8, cheek=.3),
+    "sad": dict(short=.9, shorter=.7, frown=.9, bracket=1, chin=.8, cheek=.3),
     "surprised": dict(low=1.2, high=1.2, highest=1)}
 
 # %% ../../nbs/data/03b_movement.ipynb #2b24357d

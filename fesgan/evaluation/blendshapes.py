@@ -18,10 +18,11 @@ import numpy as np, pandas as pd
 
 from ..data.archives import list_images
 from ..data.faces import CROPS, crop_face, read_image
+from ..data.landmarker import landmarker
 from ..data.openface import COLUMNS_READ
 from ..data.units import MOST, UNITS
 from .unit_reader import load_unit_reader
-from ..files import FesganError, Progress, atomic, choose, new_file, shipped, weights
+from ..files import FesganError, Progress, atomic, choose, new_file, shipped
 
 # %% ../../nbs/evaluation/02c_blendshapes.ipynb #02c0b007
 SHAPES = (
@@ -92,19 +93,10 @@ def load_unit_map(path=None # written by `save_unit_map`; the one that ships if 
 @contextmanager
 def open_landmarker(path=None # face_landmarker.task, if you have it; see `weights`
                    ): # a function: image, uint8 (H, W, 3) -> {blendshape: score, 0 to 1}, empty without a face
-    "MediaPipe's face landmarker."
-    try:
-        import mediapipe as mp
-        from mediapipe.tasks.python import BaseOptions, vision
-    except ImportError as e:
-        raise FesganError(f"MediaPipe cannot be imported ({e}). Install it: pip install 'fesgan[au]'. Our own reader "
-                          "needs nothing more.") from e
-    model = BaseOptions(model_asset_buffer=weights("face-landmarker", path).read_bytes())
-    options = vision.FaceLandmarkerOptions(base_options=model, output_face_blendshapes=True)
-    with vision.FaceLandmarker.create_from_options(options) as task: # left open, it ends with an error
+    "MediaPipe's blendshapes."
+    with landmarker(path, blendshapes=True) as detect:
         def look(image):
-            given = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(image))
-            seen = task.detect(given).face_blendshapes
+            seen = detect(image).face_blendshapes
             return {c.category_name: c.score for c in seen[0]} if seen else {}
         yield look
 
