@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .edit import (MARKS, METHODS, SAVED, STRENGTHS, Editor, PhotoEditor, choose_spots, find_spots, photo_editor,
-                             read_photo, save_photo)
+from .edit import (MARKS, METHODS, SAVED, STRENGTHS, Editor, PhotoEditor, choose_spots, find_spots,
+                             photo_editor, read_photo, save_photo)
 from ..data.expressions import EXPRESSIONS
 from ..data.units import MOST, UNIT_TEXTS, UNITS
 from ..files import FesganError, alive, shipped
@@ -195,9 +195,10 @@ def edited(editor, known, path, values, face:int, mark:str, room:Path # see `dem
 
 # %% ../../nbs/app/04_demo.ipynb #6e08c14b
 INTRO = """# Another expression
-Upload a photo of a calm face or take one, then move the sliders. The face you see now is drawn: it is nobody's. Edit pictures
-of people who agree to it; what you download says that it was edited."""
-NOBODY,AT_FIRST = ("rendered", "images", "person004", "neutral.jpg"),dict(happy=.8) # what is shown before anybody has asked
+Upload a photo of a calm face or take one, then move the sliders. The face you see now is drawn: it is nobody's. Edit
+pictures of people who agree to it; what you download says that it was edited."""
+NOBODY = "rendered","images","person004","neutral.jpg" # whom the page shows until there is a photo
+AT_FIRST = dict(happy=.8) # where the sliders stand at first
 STYLE = "@media (max-width: 768px) { #answer { order: -1 } }" # on a phone the result lies above the sliders
 
 def unit_sliders()->list: # of Gradio's sliders

@@ -165,6 +165,7 @@ def large_enough(spots:list, # Spot
                           f"at least {min_face:.0f} are needed. Take a larger version of the picture.")
     return sorted((s for s,h in zip(spots, high) if h >= min_face), key=lambda s: s.box)
 
+# %% ../../nbs/app/02_edit.ipynb #f9bd9592
 def find_spots(photo:Photo, # from `read_photo`
                min_face:float=MIN_FACE # pixels; smaller faces are left alone
               )->list: # Spot, from left to right
@@ -178,6 +179,7 @@ def find_spots(photo:Photo, # from `read_photo`
             raise FesganError(f"The face in {photo.name} is {how}. Turn the picture upright first.")
     return large_enough([Spot(find_landmarks(photo.pixels, b), b) for b in boxes], photo, min_face)
 
+# %% ../../nbs/app/02_edit.ipynb #4cc1b4f5
 def mesh_spots(photo:Photo, # from `read_photo`
                min_face:float=MIN_FACE, # pixels; smaller faces are left alone
                model=None # MediaPipe's face_landmarker.task, if you have it
@@ -274,8 +276,9 @@ class Mover(PhotoEditor):
         calm = calm_face(warp(pixels, matrix*SIDE, SIDE), transform(matrix, marks))
         side = round(1/np.linalg.norm(matrix[:, 0])) # of the square, in the photo's pixels
         def change(to, strength=1.):
-            if asked_values(to): raise FesganError("Expression transfer knows expressions, not action units. For units name "
-                                                   "a model that is steered by them.")
+            if asked_values(to):
+                raise FesganError("Expression transfer knows expressions, not action units. For units name a "
+                                  "model that is steered by them.")
             return transfer(calm, {e: s*strength for e,s in expression_shares(to).items()}, side)
         return Face(change, matrix)
 
@@ -378,7 +381,7 @@ def told(self:Editor, face, # uint8 (S, S, 3), aligned
 def change(self:Editor, pixels, # uint8 (H, W, 3)
            spot:Spot, # a face in it
            to # see `expression_shares`, or `asked_values`
-          )->torch.Tensor: # float (3, S, S), grey levels; (5, S, S) of a generator that moves: also where pixels come from
+          )->torch.Tensor: # float (3, S, S), grey levels; (5, S, S) with a movement
     "What the network would change in a face."
     face = self.seen(pixels, spot)
     rows,shares = self.told(face, to)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 @dataclass
 class Change:
     "What happens in a square; S is any size, and each map may have its own."
-    movement: torch.Tensor|None = None # float (2, S, S), how far to the right and below each pixel comes from, in shares of the side
+    movement: torch.Tensor|None = None # float (2, S, S), where pixels come from: to the right, below; shares
     factor: torch.Tensor|None = None # float (3, S, S), of each channel
     cover: torch.Tensor|None = None # float (4, S, S), a picture in grey levels, and how far it covers, 0 to 1
     box: tuple = (0., 0., 1., 1.) # left, top, right, bottom of `cover`, in shares of the side

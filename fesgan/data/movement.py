@@ -78,6 +78,7 @@ MENDED = { # expression: part -> (outwards, upwards), hundredths of the distance
     "surprised": {"inner brow": (0, 5), "brow": (0, 6), "outer brow": (0, 6), "upper lid": (0, 1), "lower lip": (0, 4),
                   "chin": (0, 3)}}
 
+# %% ../../nbs/data/03b_movement.ipynb #238c7540
 def eye_distance(marks): return np.linalg.norm(marks[EYES[0]].mean(0)-marks[EYES[1]].mean(0))
 
 def shifts(marks:np.ndarray, # (68, 2), calm

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'LIPS', 'INNER', 'VERSION', 'ROOM', 'SIDE', 'CALM', 'EYES', 'IRIS', 'area', 'BOX', 'MOUTH_SIDE', 'FILE',
-           'COLOURED', 'OPEN', 'to_marks', 'by_part', 'head', 'hairline', 'irises', 'centres', 'displacement',
+           'COLOURED', 'OPEN', 'LIGHT', 'to_marks', 'by_part', 'head', 'hairline', 'irises', 'centres', 'displacement',
            'enlarged', 'flow', 'sample', 'skin_colour', 'face_area', 'head_area', 'skin_area', 'Movement',
            'save_movement', 'load_movement', 'Calm', 'calm_face', 'tinted', 'moved_marks', 'shading', 'gap', 'mouth',
            'transfer', 'move', 'square_face', 'write_person', 'move_people', 'moved_landmarks']
@@ -72,6 +72,7 @@ def centres(n, # pixels a side
     at = (np.arange(n)+.5)/n
     return np.stack(np.meshgrid(at, at), -1).reshape(-1, 2)*np.subtract(box[2:], box[:2]) + box[:2]
 
+# %% ../../nbs/data/03a_transfer.ipynb #ec41006f
 def displacement(a:np.ndarray, # (68, 2), landmarks before
                  b:np.ndarray, # (68, 2), and after
                  n:int=80, # places a side
@@ -80,7 +81,7 @@ def displacement(a:np.ndarray, # (68, 2), landmarks before
     "The movement between two sets of landmarks."
     from scipy.interpolate import RBFInterpolator
     eyes = irises(a)
-    corners = np.repeat([(b[e]-a[e])[[0, 3]].mean(0) for e in EYES], 3, axis=0) # an iris goes with the corners of its eye
+    corners = np.repeat([(b[e]-a[e])[[0, 3]].mean(0) for e in EYES], 3, axis=0) # irises go with the corners of eyes
     still = np.r_[_RIM, hairline(a)]
     known,come = np.r_[b, eyes+corners, still],np.r_[a-b, -corners, 0*still]
     spline = RBFInterpolator(known, come, kernel="thin_plate_spline", smoothing=1e-4)
@@ -93,7 +94,8 @@ def enlarged(maps:np.ndarray, # (n, n, C)
     "Maps or a picture at another size."
     import torch
     t = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32)).permute(2, 0, 1)[None]
-    t = torch.nn.functional.interpolate(t, (side, side), mode="bicubic", align_corners=False, antialias=side < len(maps))
+    smaller = side < len(maps)
+    t = torch.nn.functional.interpolate(t, (side, side), mode="bicubic", align_corners=False, antialias=smaller)
     return t[0].permute(1, 2, 0).numpy()
 
 def flow(a, b, # (68, 2), landmarks before and after
@@ -141,7 +143,7 @@ class Movement:
     "What expressions do to a calm face, in the unit square."
     marks: np.ndarray # float (7, 68, 2), mean landmarks of each expression
     ratios: np.ndarray # float (7, SIDE, SIDE, 3), skin with the expression divided by calm skin, at these landmarks
-    mouths: np.ndarray # uint8 (7, MOUTH_SIDE, MOUTH_SIDE, 3), `BOX` of a person with these landmarks; black: stays closed
+    mouths: np.ndarray # uint8 (7, MOUTH_SIDE, MOUTH_SIDE, 3), `BOX` of a person with these landmarks, or black
     skin: np.ndarray # (3,), that person's skin, grey levels
 
     @property
@@ -207,6 +209,7 @@ def shading(face, there, shares, movement)->np.ndarray: # float (SIDE, SIDE, 3),
 
 # %% ../../nbs/data/03a_transfer.ipynb #ad1ff1ec
 OPEN = .01 # of the square's side; a mouth that has opened by so much shows its inside
+LIGHT = .3 # how much of a darker skin is less light, and not another skin
 
 def gap(marks): return np.ptp(marks[INNER, 1]) # how far the lips are apart
 
@@ -222,7 +225,7 @@ def mouth(face, there, shares, movement, # see `moved_marks`
     size = np.subtract(BOX[2:], BOX[:2])
     places = (flow(movement.marks[i], there, n, BOX)-BOX[:2])/size
     picture = sample(enlarged(movement.mouths[i], n), places)
-    lit = tinted(picture*(face.skin/movement.skin)**.5, face.colour)
+    lit = tinted(picture*(face.skin/movement.skin)**LIGHT, face.colour)
     return np.dstack([lit, shown*soft_polygon((there[INNER]-BOX[:2])/size, float(.004/size[0]), n)])
 
 # %% ../../nbs/data/03a_transfer.ipynb #66013eed
@@ -233,7 +236,8 @@ def transfer(face:Calm,
             )->Change: # of the unit square
     "What expressions do to a face."
     import torch
-    v,shares = movement or load_movement(),{e: s for e,s in shares.items() if s and choose(e, EXPRESSIONS, "expression") != "neutral"}
+    for e in shares: choose(e, EXPRESSIONS, "expression")
+    v,shares = movement or load_movement(),{e: s for e,s in shares.items() if s and e != "neutral"}
     if not shares: return Change()
     def tensor(maps): return torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32)).permute(2, 0, 1)
     there = moved_marks(face, shares, v)
@@ -249,7 +253,7 @@ def move(image:np.ndarray, # uint8 (SIDE, SIDE, 3), a calm face in the unit squa
          movement:Movement=None # the one that ships
         )->np.ndarray: # uint8 (SIDE, SIDE, 3)
     "A face with an expression."
-    change = transfer(calm_face(image, marks), {choose(expression, EXPRESSIONS, "expression"): strength}, movement=movement)
+    change = transfer(calm_face(image, marks), {expression: strength}, movement=movement)
     return put_back(image, change, np.array([[1/SIDE, 0, 0], [0, 1/SIDE, 0]]))
 
 # %% ../../nbs/data/03a_transfer.ipynb #785f7c6c
