@@ -762,7 +762,6 @@ def edit(photo:PhotoFile,
     \b
     Examples:
       fesgan edit photo.jpg --to happy --strength 0.6 -o out.png
-      fesgan edit photo.jpg --all -o sheet.png
       fesgan edit holiday/ --to surprised -o surprised/
       fesgan edit photo.jpg --model reports/runs/au/trained/ganimation/seed0 --au AU12=4 --au AU06=2
 
