@@ -106,7 +106,9 @@ def test_methods(photos, tmp_path):
     assert made("--to", "neutral") == made("--to", "calm", "--method", "network")
     assert "expression transfer" in str(Image.open(tmp_path/"0.png").getxmp())
     fails("edit", photos/"one.jpg", "--method", "magic", "-o", tmp_path/"x.png", says="choose one of: auto, transfer, network")
-    fails("edit", photos/"one.jpg", "--method", "transfer", "--au", "AU12=4", "-o", tmp_path/"x.png", says="knows expressions, not action units")
+    assert made("--au", "AU12=4") == made("--au", "AU12=4", "--method", "transfer") != moved                       # a unit needs no network
+    fails("edit", photos/"one.jpg", "--au", "AU45=5", "-o", tmp_path/"x.png", says="cannot do AU45")
+    fails("edit", photos/"one.jpg", "--au", "AU12=4", "--method", "network", "-o", tmp_path/"x.png", says="is steered by expressions, not by action units")
 
 
 def test_photo_of_a_phone(photos, tmp_path, monkeypatch):
@@ -190,7 +192,7 @@ def test_a_face_takes_on_anothers_units(photos, steered, tmp_path):
 
 def test_wrong_units_are_explained(photos, steered, tmp_path):
     run, one, out = steered/"trained"/"ganimation"/"seed0", photos/"one.jpg", tmp_path/"x.png"
-    fails("edit", one, "--au", "AU12=4", "-o", out, says="steered by expressions, not by action units")
+    fails("edit", one, "--method", "network", "--au", "AU12=4", "-o", out, says="steered by expressions, not by action units")
     fails("edit", one, "--model", run, "--au", "AU12", "-o", out, says="as in AU12=4")
     fails("edit", one, "--model", run, "--au", "AU12=9", "-o", out, says="between 0 and 5")
     fails("edit", one, "--model", run, "--au", "AU03=1", "-o", out, says="choose one of: AU01")

@@ -633,35 +633,34 @@ def read_edit(to:str, au:list, from_aus:Path, strength:float, mark:str, all_:boo
     return wish,words,"sheet" if all_ else "gif" if gif else "photo"
 
 # %% ../../nbs/app/01_cli.ipynb #b735be40
-def cleared_editor(method, model:str, wish, au:list, from_aus:Path # see `asked_editor`
+def cleared_editor(method, model:str, wish, from_aus:Path # see `asked_editor`
                   )->tuple: # a `PhotoEditor`, and what finds faces for it; both may serve a commercial purpose
     "Who edits where only cleared parts may be used, or why nobody can."
     from fesgan.app.edit import Mover, mesh_spots
     from fesgan.licences import uncleared
-    if method == "network" or au or from_aus or model != MODEL or wish and "neutral" in wish:
+    if method == "network" or from_aus or model != MODEL or wish and "neutral" in wish:
         why = uncleared("photo") if model == MODEL else [f"what taught {model} is not known here"]
         raise FesganError(f"--commercial: the network is not cleared: {'; '.join(why)}. Expression transfer is: ask "
-                          "for another expression than neutral, without --method network, --model and units "
+                          "for another expression than neutral, without --method network, --model and --from-aus "
                           "(`fesgan licences` lists all parts).")
     return Mover(),mesh_spots
 
 # %% ../../nbs/app/01_cli.ipynb #b9717362
 def asked_editor(method, # a key of `METHODS`, or nothing
-                 model:str, device:str, reader:Path, au:list, from_aus:Path, # the options of these names
+                 model:str, device:str, reader:Path, from_aus:Path, # the options of these names
                  wish, # from `read_edit`
                  commercial:bool=False # may only cleared parts be used?
                 )->tuple: # a `PhotoEditor`, the wish (a picture's action units if there is one), what finds faces
-    "Who edits, and what it is asked for. Whoever names a model, or units, wants a network."
+    "Who edits, and what it is asked for. Whoever names a model wants that network."
     from fesgan.app.edit import find_spots, photo_editor, read_photo
     if commercial:
-        editor,find = cleared_editor(method, model, wish, au, from_aus)
+        editor,find = cleared_editor(method, model, wish, from_aus)
         return editor,wish,find
-    method = method or ("network" if au or from_aus or model != MODEL else "auto")
-    if method == "transfer" and (au or from_aus):
-        raise FesganError("--method transfer knows expressions, not action units; leave it out, and name a --model "
-                          "that is steered by units.")
+    method = method or ("network" if from_aus or model != MODEL else "auto")
     editor = photo_editor(method, model, pick_device(device), reader)
-    return editor,wish if from_aus is None else editor.units_of(read_photo(from_aus)),find_spots
+    if from_aus is None: return editor,wish,find_spots
+    if method != "network": raise FesganError("--from-aus needs a --model that is steered by units; leave --method out.")
+    return editor,editor.units_of(read_photo(from_aus)),find_spots
 
 # %% ../../nbs/app/01_cli.ipynb #s8ow5ijz
 def edit_photo(editor, # a `PhotoEditor`
@@ -717,8 +716,7 @@ To = Annotated[str | None, Option(
 Strength = Annotated[float, Option(
     help="How much: from 0 (nothing) over 1 (the whole edit) to 1.5.")]
 Units = Annotated[list[str] | None, Option(metavar="UNIT=VALUE",
-    help="An action unit and its intensity, 0 to 5, as in AU12=4; several times for several. All others stay. For "
-         "models that are steered by units.")]
+    help="An action unit and its intensity, 0 to 5, as in AU12=4; several times for several. All others stay.")]
 UnitsOf = Annotated[Path | None, Option("--from-aus", parser=named, metavar="PATH",
     help="A picture whose action units the face takes on; needs a reader.")]
 Reader = Annotated[Path | None, Option(parser=named, metavar="PATH",
@@ -735,7 +733,7 @@ Mark = Annotated[str, Option(
     help="How the file says that it was edited: metadata, visible (in the corner, too) or none.")]
 Method = Annotated[str | None, Option(
     help="transfer (the calm face's own pixels move), network, or auto: transfer, and the network for neutral. "
-         "Default: auto; network if a --model or units are given.")]
+         "Default: auto; network if a --model is given.")]
 Commercial = Annotated[bool, Option("--commercial",
     help="Use only parts whose licences allow a commercial purpose (see `fesgan licences`): expression transfer, with "
          "MediaPipe's landmarks (pip install 'fesgan[au]') instead of dlib's.")]
@@ -762,13 +760,13 @@ def edit(photo:PhotoFile,
     \b
     Examples:
       fesgan edit photo.jpg --to happy --strength 0.6 -o out.png
-      fesgan edit holiday/ --to surprised -o surprised/
-      fesgan edit photo.jpg --model reports/runs/au/trained/ganimation/seed0 --au AU12=4 --au AU06=2
+      fesgan edit photo.jpg --au AU12=4 --au AU06=2
+      fesgan edit photo.jpg --model reports/runs/au/trained/ganimation/seed0 --au AU12=4
 
     Start from a calm face: one that smiles gets a wider smile. Edit people who agree to it, and say so."""
     wish,words,kind = read_edit(to, au, from_aus, strength, mark, all_, gif)
     pairs = _photos(photo, out, ENDINGS[kind])
-    editor,wish,find = asked_editor(method, model, device, reader, au, from_aus, wish, commercial)
+    editor,wish,find = asked_editor(method, model, device, reader, from_aus, wish, commercial)
     one = lambda source, target: edit_photo(editor, source, target, wish, words, strength, face, kind, mark, find)
     say_edited(pairs, *edit_each(pairs, one))
 

@@ -204,7 +204,7 @@ STYLE = "@media (max-width: 768px) { #answer { order: -1 } }" # on a phone the r
 def unit_sliders()->list: # of Gradio's sliders
     "One for each action unit; at 0 it stays as it is."
     gr = gradio()
-    with gr.Accordion("Action units, 0 to 5 (at 0 a unit stays as it is)", open=True):
+    with gr.Accordion("Action units, 0 to 5 (at 0 a unit stays as it is)", open=False):
         return [gr.Slider(0, MOST, 0, step=.1, label=f"{u} {text}", elem_id=f"slider-{u}")
                 for u,text in UNIT_TEXTS.items()]
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LAYOUT', 'HEIC', 'TURNED', 'SURE', 'STRENGTHS', 'METHODS', 'SAVED', 'MARKS', 'NAMES', 'SOURCE', 'TAGS', 'Photo',
            'read_photo', 'Spot', 'positions', 'around', 'large_enough', 'find_spots', 'mesh_spots', 'choose_spots',
-           'largest', 'expression_shares', 'checked_strength', 'asked_values', 'Face', 'PhotoEditor', 'Mover',
-           'load_model', 'alignment', 'load_reader_of', 'Editor', 'Both', 'Either', 'photo_editor', 'as_photo', 'edit',
-           'stamp', 'written', 'save_photo', 'close_up', 'sheet', 'sweep', 'save_gif']
+           'largest', 'expression_shares', 'checked_strength', 'asked_values', 'Face', 'PhotoEditor', 'moved_shares',
+           'Mover', 'load_model', 'alignment', 'load_reader_of', 'Editor', 'Both', 'Either', 'photo_editor', 'as_photo',
+           'edit', 'stamp', 'written', 'save_photo', 'close_up', 'sheet', 'sweep', 'save_gif']
 
 # %% ../../nbs/app/02_edit.ipynb #663e84a3
 import contextlib, io, re
@@ -24,7 +24,7 @@ from ..data.expressions import CODES, EXPRESSIONS
 from ..data.faces import (MAX_PIXELS, MIN_FACE, TEMPLATES, anchors, dlib_api, find_faces, find_landmarks,
                                open_image, similarity, soft_polygon, to_rgb, transform, warp)
 from ..data.landmarker import open_points
-from ..data.transfer import SIDE, by_part, calm_face, head, to_marks, transfer
+from ..data.transfer import MOVED, SIDE, by_part, calm_face, head, to_marks, transfer
 from ..data.units import MOST, UNITS, to_unit, unit_vector
 from ..files import MODEL, FesganError, atomic, choose, new_file, shipped
 from ..models.conditions import condition_of, units_set
@@ -263,10 +263,21 @@ class PhotoEditor:
         for face in self.faces(photo, spots): pixels = face.edit(pixels, to, strength)
         return pixels
 
+# %% ../../nbs/app/02_edit.ipynb #1dceeeef
+def moved_shares(to # see `expression_shares` and `asked_values`
+                )->dict: # of `MOVED` -> share
+    "What expression transfer is asked for: a unit's intensity is a share of its strongest."
+    units = asked_values(to)
+    if not units: return expression_shares(to)
+    if unknown := set(units)-set(MOVED):
+        raise FesganError(f"Expression transfer cannot do {', '.join(sorted(unknown))}: closed eyes are not in the picture. "
+                          "Name a model that is steered by units.")
+    return {u: v/MOST for u,v in units.items()}
+
 # %% ../../nbs/app/02_edit.ipynb #90da77d0
 class Mover(PhotoEditor):
-    "Gives calm faces other expressions by expression transfer, without a network."
-    label = "expression transfer"
+    "Gives calm faces other expressions, or single action units, by expression transfer, without a network."
+    label,by_units = "expression transfer",True
 
     def face(self, pixels, # uint8 (H, W, 3)
              spot:Spot # a face in it
@@ -275,11 +286,7 @@ class Mover(PhotoEditor):
         matrix,marks = head(to_marks(spot.points)),to_marks(spot.points)
         calm = calm_face(warp(pixels, matrix*SIDE, SIDE), transform(matrix, marks))
         side = round(1/np.linalg.norm(matrix[:, 0])) # of the square, in the photo's pixels
-        def change(to, strength=1.):
-            if asked_values(to):
-                raise FesganError("Expression transfer knows expressions, not action units. For units name a "
-                                  "model that is steered by them.")
-            return transfer(calm, {e: s*strength for e,s in expression_shares(to).items()}, side)
+        def change(to, strength=1.): return transfer(calm, {e: s*strength for e,s in moved_shares(to).items()}, side)
         return Face(change, matrix)
 
 # %% ../../nbs/app/02_edit.ipynb #c0b24b6a
@@ -410,23 +417,25 @@ class Both(PhotoEditor):
     "Expression transfer, and a network for what it cannot do."
     def __init__(self, model:str=MODEL, device="cpu", reader=None): # see `Editor`
         self.network,self.mover = Editor(model, device, reader),Mover()
-        self.by_units = self.network.by_units
+        self.by_units = True
         self.label = f"{self.mover.label}; {model} for calm faces"
 
     def face(self, pixels, spot)->Face:
         "A face prepared for both."
         moved,made = (e.face(pixels, spot) for e in (self.mover, self.network))
-        return Either(moved, made)
+        return Either(moved, made, self.network.by_units)
 
 @dataclass
 class Either:
     "A face that two editors have prepared."
     moved: Face
     made: Face
+    units_made: bool = False # is the second one steered by action units?
 
     def edit(self, pixels, to="happy", strength:float=1.)->np.ndarray: # uint8 (H, W, 3); see `Face`
         "The picture with this face edited by whoever does it better."
-        by = self.made if asked_values(to) or "neutral" in expression_shares(to) else self.moved
+        made = self.units_made if asked_values(to) else "neutral" in expression_shares(to)
+        by = self.made if made else self.moved
         return by.edit(pixels, to, strength)
 
 METHODS = dict(auto=Both, transfer=lambda model, device, reader: Mover(), network=Editor)
