@@ -659,7 +659,8 @@ def asked_editor(method, # a key of `METHODS`, or nothing
     method = method or ("network" if from_aus or model != MODEL else "auto")
     editor = photo_editor(method, model, pick_device(device), reader)
     if from_aus is None: return editor,wish,find_spots
-    if method != "network": raise FesganError("--from-aus needs a --model that is steered by units; leave --method out.")
+    if method != "network":
+        raise FesganError("--from-aus needs a --model that is steered by units; leave --method out.")
     return editor,editor.units_of(read_photo(from_aus)),find_spots
 
 # %% ../../nbs/app/01_cli.ipynb #s8ow5ijz
