@@ -270,8 +270,8 @@ def moved_shares(to # see `expression_shares` and `asked_values`
     units = asked_values(to)
     if not units: return expression_shares(to)
     if unknown := set(units)-set(MOVED):
-        raise FesganError(f"Expression transfer cannot do {', '.join(sorted(unknown))}: closed eyes are not in the picture. "
-                          "Name a model that is steered by units.")
+        raise FesganError(f"Expression transfer cannot do {', '.join(sorted(unknown))}: closed eyes are not in the "
+                          "picture. Name a model that is steered by units.")
     return {u: v/MOST for u,v in units.items()}
 
 # %% ../../nbs/app/02_edit.ipynb #90da77d0
@@ -438,6 +438,7 @@ class Either:
         by = self.made if made else self.moved
         return by.edit(pixels, to, strength)
 
+# %% ../../nbs/app/02_edit.ipynb #2317f986
 METHODS = dict(auto=Both, transfer=lambda model, device, reader: Mover(), network=Editor)
 
 def photo_editor(method:str="auto", # a key of `METHODS`

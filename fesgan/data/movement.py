@@ -19,8 +19,8 @@ from .meshes import Light
 from .person import Camera, draw_person, is_test
 from .pose import FURTHEST, expression_aus
 from .scene import render
-from .transfer import (BOX, CALM, EYES, MOUTH_SIDE, MOVED, SIDE, Movement, centres, face_area, flow, head, sample,
-                                  skin_colour)
+from .transfer import (BOX, CALM, EYES, MOUTH_SIDE, MOVED, SIDE, Movement, centres, face_area, flow, head,
+                                  sample, skin_colour)
 from .units import MOST
 from ..files import Progress
 
@@ -145,10 +145,13 @@ FOLDED = { # of `MOVED`: fold -> how deep
     "happy": dict(cheek=.5, crow=.8, crow2=.8),
     "sad": dict(short=.9, shorter=.7, frown=.9, bracket=1, chin=.8, cheek=.3),
     "surprised": dict(low=1.2, high=1.2, highest=1)}
+
+# %% ../../nbs/data/03b_movement.ipynb #b79c3758
 FOLDED |= {
     "AU01": dict(low=.5, short=.6), "AU02": dict(high=.9, highest=.6), "AU04": dict(frown=1.3),
-    "AU06": dict(crow=1, crow2=1, pouch=.6), "AU07": dict(pouch=.6), "AU09": dict(bunny=1, root=1), "AU10": dict(cheek=.9),
-    "AU12": dict(cheek=.7), "AU15": dict(bracket=.8), "AU17": dict(chin=.9), "AU20": dict(bracket=.4)}
+    "AU06": dict(crow=1, crow2=1, pouch=.6), "AU07": dict(pouch=.6), "AU09": dict(bunny=1, root=1),
+    "AU10": dict(cheek=.9), "AU12": dict(cheek=.7), "AU15": dict(bracket=.8), "AU17": dict(chin=.9),
+    "AU20": dict(bracket=.4)}
 
 # %% ../../nbs/data/03b_movement.ipynb #2b24357d
 MIRROR = [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), *range(45, 41, -1), 47, 46,
@@ -197,8 +200,9 @@ def smile(before:list, after:list, # (picture, marks) of people, calm and smilin
 
 # %% ../../nbs/data/03b_movement.ipynb #19b48e86
 MOUTH = 6 # whose teeth are taken
-OPENED = dict(afraid={20: 4, 25: 3}, disgusted={9: 4, 10: 3, 25: 3}, happy={6: 4, 12: 4.6, 25: 2}, AU10={10: 5, 25: 1},
-              AU25={25: 5}, AU26={25: 2, 26: 4}, surprised=expression_aus("surprised")) # the action units with which they show well
+OPENED = dict( # the action units with which they show well
+    afraid={20: 4, 25: 3}, disgusted={9: 4, 10: 3, 25: 3}, happy={6: 4, 12: 4.6, 25: 2},
+    surprised=expression_aus("surprised"), AU10={10: 5, 25: 1}, AU25={25: 5}, AU26={25: 2, 26: 4})
 LARGE = 1400 # pixels of the square from which they are cut
 CLOSER = (.97, .84) # width and height of the opening that is used
 
