@@ -6,6 +6,7 @@ from PIL import Image
 
 from fesgan.data.openface import COLUMNS_READ
 from fesgan.data.units import UNITS
+from fesgan.data import landmarker
 from fesgan.evaluation import blendshapes as B
 from fesgan.evaluation.expression import judge_network, judge_settings
 from fesgan.evaluation.unit_reader import UnitReader, save_unit_reader
@@ -124,7 +125,7 @@ def test_mediapipe_at_the_boundary(photos, tmp_path, monkeypatch):
         return smile() if len(seen) < 4 else {}
     pretend(monkeypatch, look)
     (tmp_path/"net.task").write_bytes(b"a network")
-    monkeypatch.setattr(B, "weights", lambda name, path: path)
+    monkeypatch.setattr(landmarker, "weights", lambda name, path: path)
     code, out = fesgan("read-aus", photos, "-o", tmp_path/"u.csv", "--with", "mediapipe", "--model", tmp_path/"net.task")
     assert code == 0 and "Read: 3 of 8 pictures" in out and "2 x no face" in out
     assert seen == [((384, 384, 3), np.uint8, True)]*4
