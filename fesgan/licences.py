@@ -8,6 +8,7 @@ __all__ = ['Part', 'read_parts', 'chain', 'part_of', 'uncleared', 'licence_row',
 # %% ../nbs/03_licences.ipynb #9839e385
 import fnmatch
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .files import FesganError, choose, read_yaml, shipped
 
@@ -25,27 +26,25 @@ class Part:
     consent: str = "" # of the people on pictures
     why: str = "" # it may not
 
+@lru_cache
 def read_parts()->dict: # name -> Part
     "All parts."
     told = read_yaml(shipped("licences.yaml"))
     return {k: Part(k, **{f: tuple(v) if isinstance(v, list) else v for f,v in p.items()}) for k,p in told.items()}
 
 # %% ../nbs/03_licences.ipynb #ea575449
-def chain(name:str, # of a part
-          parts:dict=None # from `read_parts`
+def chain(name:str # of a part
          )->list: # Part: itself, what it was made from, and what that was made from
     "Everything that stands behind a part."
-    parts = parts or read_parts()
-    part = parts[choose(name, parts, "part")]
+    part = read_parts()[choose(name, read_parts(), "part")]
     found = [part]
-    for other in part.made_from: found += [p for p in chain(other, parts) if p not in found]
+    for other in part.made_from: found += [p for p in chain(other) if p not in found]
     return found
 
-def part_of(file:str, # path in the repository
-            parts:dict=None # from `read_parts`
+def part_of(file:str # path in the repository
            )->Part:
     "The part that a file belongs to."
-    found = [p for p in (parts or read_parts()).values() if any(fnmatch.fnmatch(file, f) for f in p.files)]
+    found = [p for p in read_parts().values() if any(fnmatch.fnmatch(file, f) for f in p.files)]
     if len(found) == 1: return found[0]
     owners = ", ".join(p.name for p in found) or "no part"
     raise FesganError(f"{file} belongs to {owners}; data/licences.yaml must name one.")

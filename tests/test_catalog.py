@@ -1,5 +1,5 @@
 "Data sets as they are handed out, and everything that can be wrong with a folder."
-import json, os, shutil, stat, zipfile
+import json, os, shutil, stat, subprocess, sys, zipfile
 
 import numpy as np
 import pandas as pd
@@ -483,3 +483,9 @@ def test_read_prepared_checks(tmp_path, mine):
     out = prepare_faces(read_catalog("folder", mine), tmp_path/"out", 24, "whole")
     pd.read_csv(out/"catalog.csv").iloc[:3].to_csv(out/"catalog.csv", index=False)
     with pytest.raises(FesganError, match="catalog.csv was changed after it was prepared"): read_prepared(out)
+
+
+def test_a_catalog_needs_no_torch():
+    "It is read whenever faces are prepared; torch takes seconds to come."
+    code = "import sys, fesgan.data.catalog; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

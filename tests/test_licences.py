@@ -19,7 +19,7 @@ def test_every_file_has_one_chain():
     listed = subprocess.run(["git", "ls-files", "data"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     files = listed or [str(p.relative_to(ROOT)) for p in (ROOT/"data").rglob("*") if p.is_file()]
     parts = read_parts()
-    used = {part_of(f, parts).name for f in files if not f.startswith("data/rendered/images/")}
+    used = {part_of(f).name for f in files if not f.startswith("data/rendered/images/")}
     assert len(files) > 100 and {"movement", "photo", "fer", "perceptual"} <= used
     assert all(part.name in used or not any(f.startswith("data/") for f in part.files) for part in parts.values()) # and no part has lost its files
     for part in parts.values(): assert not part.commercial or not uncleared(part.name)
@@ -54,7 +54,7 @@ def test_commercial_use(photo, tmp_path, monkeypatch):
     @contextlib.contextmanager
     def pretended(model): yield lambda image: [marks]
     monkeypatch.setattr("fesgan.app.edit.open_points", pretended)
-    monkeypatch.setattr("fesgan.app.edit.find_spots", None)                        # dlib is not asked
+    for name in ("find_spots", "find_faces", "find_landmarks"): monkeypatch.setattr(f"fesgan.app.edit.{name}", None) # dlib is not asked
     assert fesgan("edit", photo, "--commercial", "--to", "happy", "-o", out)[0] == 0
     made = np.asarray(Image.open(out)).astype(int)
     assert np.abs(made-given.pixels).max() > 30 and (made[0] == given.pixels[0]).all()

@@ -634,7 +634,7 @@ def read_edit(to:str, au:list, from_aus:Path, strength:float, mark:str, all_:boo
 
 # %% ../../nbs/app/01_cli.ipynb #b735be40
 def cleared_editor(method, model:str, wish, from_aus:Path # see `asked_editor`
-                  )->tuple: # a `PhotoEditor`, and what finds faces for it; both may serve a commercial purpose
+                  ): # a `PhotoEditor` that may serve a commercial purpose
     "Who edits where only cleared parts may be used, or why nobody can."
     from fesgan.app.edit import Mover, mesh_spots
     from fesgan.licences import uncleared
@@ -643,25 +643,23 @@ def cleared_editor(method, model:str, wish, from_aus:Path # see `asked_editor`
         raise FesganError(f"--commercial: the network is not cleared: {'; '.join(why)}. Expression transfer is: ask "
                           "for another expression than neutral, without --method network, --model and --from-aus "
                           "(`fesgan licences` lists all parts).")
-    return Mover(),mesh_spots
+    editor = Mover()
+    editor.find = mesh_spots
+    return editor
 
 # %% ../../nbs/app/01_cli.ipynb #b9717362
 def asked_editor(method, # a key of `METHODS`, or nothing
                  model:str, device:str, reader:Path, from_aus:Path, # the options of these names
                  wish, # from `read_edit`
                  commercial:bool=False # may only cleared parts be used?
-                )->tuple: # a `PhotoEditor`, the wish (a picture's action units if there is one), what finds faces
-    "Who edits, and what it is asked for. Whoever names a model wants that network."
-    from fesgan.app.edit import find_spots, photo_editor, read_photo
-    if commercial:
-        editor,find = cleared_editor(method, model, wish, from_aus)
-        return editor,wish,find
-    method = method or ("network" if from_aus or model != MODEL else "auto")
-    editor = photo_editor(method, model, pick_device(device), reader)
-    if from_aus is None: return editor,wish,find_spots
-    if method != "network":
+                )->tuple: # a `PhotoEditor`, and the wish; the action units of a picture if there is one
+    "Who edits, and what it is asked for."
+    from fesgan.app.edit import photo_editor, read_photo
+    if commercial: return cleared_editor(method, model, wish, from_aus),wish
+    if from_aus is not None and (method := method or "network") != "network":
         raise FesganError("--from-aus needs a --model that is steered by units; leave --method out.")
-    return editor,editor.units_of(read_photo(from_aus)),find_spots
+    editor = photo_editor(method, model, pick_device(device), reader)
+    return editor,wish if from_aus is None else editor.units_of(read_photo(from_aus))
 
 # %% ../../nbs/app/01_cli.ipynb #s8ow5ijz
 def edit_photo(editor, # a `PhotoEditor`
@@ -670,13 +668,12 @@ def edit_photo(editor, # a `PhotoEditor`
                strength:float, # see `Editor.edit`
                faces:list, # their numbers
                kind:str, # a key of `ENDINGS`
-               mark:str, # how the file says that it was edited
-               find # what finds faces, see `find_spots`
+               mark:str # how the file says that it was edited
               )->list: # sentences: what the copy cannot keep
     "Edit one photo."
     from fesgan.app.edit import choose_spots, read_photo, save_gif, save_photo, sheet, sweep
     p = read_photo(source)
-    spots = choose_spots(find(p), faces, source)
+    spots = choose_spots(editor.find(p), faces, source)
     about = f"Expression edited with fesgan ({editor.label}): {words}, strength {strength:g}."
     if kind == "sheet": save_photo(p.bare(), sheet(p, editor, strength, spots=spots), target, about, mark)
     elif kind == "gif": save_gif(sweep(p, editor, wish, strength, spots=spots), target, about, mark)
@@ -761,15 +758,14 @@ def edit(photo:PhotoFile,
     \b
     Examples:
       fesgan edit photo.jpg --to happy --strength 0.6 -o out.png
-      fesgan edit photo.jpg --au AU12=4 --au AU06=2
-      fesgan edit photo.jpg --model reports/runs/au/trained/ganimation/seed0 --au AU12=4
+      fesgan edit holiday/ --au AU12=4 --au AU06=2 -o smiling/
 
     Start from a calm face: one that smiles gets a wider smile. Edit people who agree to it, and say so."""
     wish,words,kind = read_edit(to, au, from_aus, strength, mark, all_, gif)
     pairs = _photos(photo, out, ENDINGS[kind])
-    editor,wish,find = asked_editor(method, model, device, reader, from_aus, wish, commercial)
-    one = lambda source, target: edit_photo(editor, source, target, wish, words, strength, face, kind, mark, find)
-    say_edited(pairs, *edit_each(pairs, one))
+    editor,wish = asked_editor(method, model, device, reader, from_aus, wish, commercial)
+    edit_one = lambda source, target: edit_photo(editor, source, target, wish, words, strength, face, kind, mark)
+    say_edited(pairs, *edit_each(pairs, edit_one))
 
 # %% ../../nbs/app/01_cli.ipynb #a7f85cb1
 def model_line(name:str # of a generator that ships

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .edit import (MARKS, METHODS, SAVED, STRENGTHS, Editor, PhotoEditor, choose_spots, find_spots,
+from .edit import (MARKS, METHODS, SAVED, STRENGTHS, Editor, PhotoEditor, blend, choose_spots, find_spots,
                              photo_editor, read_photo, save_photo)
 from ..data.expressions import EXPRESSIONS
 from ..data.units import MOST, UNIT_TEXTS, UNITS
@@ -45,9 +45,7 @@ def wishes(values # one for each of EXPRESSIONS, and perhaps one for each of UNI
     for e,s in strengths.items():
         if STRENGTHS[0] <= s <= STRENGTHS[1]: continue
         raise FesganError(f"{e}={s} must lie between {STRENGTHS[0]:g} and {STRENGTHS[1]:g}.")
-    most = max(strengths.values(), default=0)
-    blend = [({e: s/most for e,s in strengths.items()}, most)] if strengths else []
-    return blend + ([(units, 1.)] if units else [])
+    return ([blend(strengths)] if strengths else []) + ([(units, 1.)] if units else [])
 
 def mixed(known, # from `remembered`
           path, # of the upload

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['LAYOUT', 'HEIC', 'TURNED', 'SURE', 'STRENGTHS', 'METHODS', 'SAVED', 'MARKS', 'NAMES', 'SOURCE', 'TAGS', 'Photo',
            'read_photo', 'Spot', 'positions', 'around', 'large_enough', 'find_spots', 'mesh_spots', 'choose_spots',
-           'largest', 'expression_shares', 'checked_strength', 'asked_values', 'Face', 'PhotoEditor', 'moved_shares',
-           'Mover', 'load_model', 'alignment', 'load_reader_of', 'Editor', 'Both', 'Either', 'photo_editor', 'as_photo',
-           'edit', 'stamp', 'written', 'save_photo', 'close_up', 'sheet', 'sweep', 'save_gif']
+           'largest', 'expression_shares', 'checked_strength', 'blend', 'asked_values', 'Face', 'PhotoEditor',
+           'moved_shares', 'Mover', 'load_model', 'alignment', 'load_reader_of', 'Editor', 'Both', 'Either',
+           'photo_editor', 'as_photo', 'edit', 'stamp', 'written', 'save_photo', 'close_up', 'sheet', 'sweep',
+           'save_gif']
 
 # %% ../../nbs/app/02_edit.ipynb #663e84a3
 import contextlib, io, re
@@ -224,6 +225,12 @@ def checked_strength(strength)->float:
     if low <= float(strength) <= high: return float(strength)
     raise FesganError(f"strength={strength} must lie between {low:g} (nothing) and {high:g}; 1 is the whole edit.")
 
+def blend(strengths:dict # expression -> strength, some above 0
+         )->tuple: # expression -> share, and one strength for all
+    "Strengths of several expressions as a blend."
+    most = max(strengths.values())
+    return {e: s/most for e,s in strengths.items()},most
+
 # %% ../../nbs/app/02_edit.ipynb #4f3d85ea
 def asked_values(to # a dictionary, or anything else
                 )->dict|None: # unit -> intensity, 0 to 5; None where expressions are asked for
@@ -244,14 +251,16 @@ class Face:
         "The picture with this face edited."
         return put_back(pixels, self.change(to, strength), self.matrix)
 
+# %% ../../nbs/app/02_edit.ipynb #2429c1cb
 class PhotoEditor:
     "Whatever edits photos: it knows how to prepare `face(pixels, spot)`."
     label = "" # for people
     by_units = False # can it be asked for action units?
+    find = staticmethod(find_spots) # what finds faces in a photo
 
     def faces(self, photo:Photo, spots:list=None)->list: # Face for each of the photo's faces
         "Prepare faces; all if not given."
-        return [self.face(photo.pixels, s) for s in (find_spots(photo) if spots is None else spots)]
+        return [self.face(photo.pixels, s) for s in (self.find(photo) if spots is None else spots)]
 
     def edit(self, photo:Photo, # from `read_photo`
              to="happy", # see `expression_shares`
@@ -283,7 +292,8 @@ class Mover(PhotoEditor):
              spot:Spot # a face in it
             )->Face:
         "Measure a face."
-        matrix,marks = head(to_marks(spot.points)),to_marks(spot.points)
+        marks = to_marks(spot.points)
+        matrix = head(marks)
         calm = calm_face(warp(pixels, matrix*SIDE, SIDE), transform(matrix, marks))
         side = round(1/np.linalg.norm(matrix[:, 0])) # of the square, in the photo's pixels
         def change(to, strength=1.): return transfer(calm, {e: s*strength for e,s in moved_shares(to).items()}, side)
@@ -415,9 +425,10 @@ def face(self:Editor, pixels, # uint8 (H, W, 3)
 # %% ../../nbs/app/02_edit.ipynb #4ca4bc0b
 class Both(PhotoEditor):
     "Expression transfer, and a network for what it cannot do."
+    by_units = True
+
     def __init__(self, model:str=MODEL, device="cpu", reader=None): # see `Editor`
         self.network,self.mover = Editor(model, device, reader),Mover()
-        self.by_units = True
         self.label = f"{self.mover.label}; {model} for calm faces"
 
     def face(self, pixels, spot)->Face:
@@ -441,10 +452,11 @@ class Either:
 # %% ../../nbs/app/02_edit.ipynb #2317f986
 METHODS = dict(auto=Both, transfer=lambda model, device, reader: Mover(), network=Editor)
 
-def photo_editor(method:str="auto", # a key of `METHODS`
+def photo_editor(method:str=None, # a key of `METHODS`; if not given: auto, or network if a model is named
                  model:str=MODEL, device="cpu", reader=None # of the network, see `Editor`
                 )->PhotoEditor:
     "Whoever edits photos."
+    method = method or ("auto" if model == MODEL else "network")
     return METHODS[choose(method, METHODS, "method")](model, device, reader)
 
 # %% ../../nbs/app/02_edit.ipynb #78a3b330
@@ -470,12 +482,11 @@ def edit(image, # see `as_photo`
          strength:float=1., # 0 to 1.5; 1 is the whole edit
          model:str=MODEL, # a generator that ships, or a run folder
          device="cpu", # where the generator works
-         method:str=None # one of `METHODS`; if not given: auto, or network if a model is named
+         method:str=None # see `photo_editor`
         ): # a PIL image, or an array if one was given
     "Give every face of a picture another expression, at the picture's own resolution."
     from PIL import Image
-    photo,method = as_photo(image),method or ("auto" if model == MODEL else "network")
-    key = method,str(model),str(device)
+    photo,key = as_photo(image),(method, str(model), str(device))
     if key not in _editors: _editors[key] = photo_editor(method, model, device)
     pixels = _editors[key].edit(photo, to, strength)
     return pixels if isinstance(image, np.ndarray) else Image.fromarray(pixels)
@@ -622,10 +633,11 @@ def sheet(photo:Photo, # from `read_photo`
          )->np.ndarray: # uint8 (2 side, 4 side, 3)
     "The largest face, and it with each expression."
     from PIL import Image
-    spot = largest(find_spots(photo) if spots is None else spots)
+    strength,spot = checked_strength(strength),largest(editor.find(photo) if spots is None else spots)
+    face, = editor.faces(photo, [spot])
     cells = []
     for name in ("as it is", *EXPRESSIONS):
-        pixels = photo.pixels if name == "as it is" else editor.edit(photo, name, strength, [spot])
+        pixels = photo.pixels if name == "as it is" else face.edit(photo.pixels, name, strength)
         cell = Image.fromarray(close_up(pixels, spot, side))
         stamp(cell, name)
         cells.append(np.asarray(cell))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MARKS', 'LIPS', 'INNER', 'VERSION', 'ROOM', 'SIDE', 'CALM', 'EYES', 'IRIS', 'area', 'MOVED', 'BOX', 'MOUTH_SIDE',
            'FILE', 'COLOURED', 'OPEN', 'LIGHT', 'to_marks', 'by_part', 'head', 'hairline', 'irises', 'centres',
-           'displacement', 'enlarged', 'flow', 'sample', 'skin_colour', 'face_area', 'head_area', 'skin_area',
+           'displacement', 'tensor', 'enlarged', 'flow', 'sample', 'skin_colour', 'face_area', 'head_area', 'skin_area',
            'Movement', 'save_movement', 'load_movement', 'Calm', 'calm_face', 'tinted', 'moved_marks', 'shading', 'gap',
            'mouth', 'transfer', 'move', 'square_face', 'write_person', 'move_people', 'moved_landmarks']
 
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .change import Change, put_back
 from .expressions import EXPRESSIONS
 from .faces import (TEMPLATES, anchors, choose_face, find_faces, find_landmarks, read_image, similarity,
                                soft_polygon, transform, warp)
@@ -89,14 +88,19 @@ def displacement(a:np.ndarray, # (68, 2), landmarks before
     return spline(centres(n, box)).reshape(n, n, 2)
 
 # %% ../../nbs/data/03a_transfer.ipynb #c9fe217e
+def tensor(maps:np.ndarray # (H, W, C)
+          ): # float32 (C, H, W)
+    "A picture, or maps, as torch takes them."
+    import torch
+    return torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32)).permute(2, 0, 1)
+
 def enlarged(maps:np.ndarray, # (n, n, C)
              side:int # pixels
             )->np.ndarray: # float32 (side, side, C)
     "Maps or a picture at another size."
-    import torch
-    t = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32)).permute(2, 0, 1)[None]
+    from torch.nn import functional as F
     smaller = side < len(maps)
-    t = torch.nn.functional.interpolate(t, (side, side), mode="bicubic", align_corners=False, antialias=smaller)
+    t = F.interpolate(tensor(maps)[None], (side, side), mode="bicubic", align_corners=False, antialias=smaller)
     return t[0].permute(1, 2, 0).numpy()
 
 def flow(a, b, # (68, 2), landmarks before and after
@@ -109,13 +113,11 @@ def flow(a, b, # (68, 2), landmarks before and after
 # %% ../../nbs/data/03a_transfer.ipynb #769df05c
 def sample(image:np.ndarray, # float (S, S, 3)
            at:np.ndarray # (side, side, 2), from `flow`
-          )->np.ndarray: # float (side, side, 3)
+          )->np.ndarray: # float32 (side, side, 3)
     "A picture, warped."
     import torch
-    t = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).permute(2, 0, 1)[None]
-    grid = torch.from_numpy(at.astype(np.float32))[None]*2-1
-    how = dict(mode="bicubic", padding_mode="border", align_corners=False)
-    return torch.nn.functional.grid_sample(t, grid, **how)[0].permute(1, 2, 0).numpy()
+    from fesgan.data.change import sampled
+    return sampled(tensor(image), torch.from_numpy(at.astype(np.float32))*2-1).permute(1, 2, 0).numpy()
 
 # %% ../../nbs/data/03a_transfer.ipynb #3ad38fef
 area = functools.partial(soft_polygon, side=SIDE)
@@ -235,13 +237,12 @@ def transfer(face:Calm,
              shares:dict, # of `MOVED` -> strength, from 0 on; 1 is the whole expression, or the unit at its strongest
              side:int=SIDE, # pixels of the square, in the photo
              movement:Movement=None # the one that ships
-            )->Change: # of the unit square
+            ): # `Change` of the unit square
     "What expressions and action units do to a face."
-    import torch
+    from fesgan.data.change import Change
     for e in shares: choose(e, MOVED, "expression")
     v,shares = movement or load_movement(),{e: s for e,s in shares.items() if s and e != "neutral"}
     if not shares: return Change()
-    def tensor(maps): return torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32)).permute(2, 0, 1)
     there = moved_marks(face, shares, v)
     way = displacement(face.marks, there)*head_area(there, 80) # behind the head nothing moves
     inside = mouth(face, there, shares, v, side)
@@ -255,6 +256,7 @@ def move(image:np.ndarray, # uint8 (SIDE, SIDE, 3), a calm face in the unit squa
          movement:Movement=None # the one that ships
         )->np.ndarray: # uint8 (SIDE, SIDE, 3)
     "A face with an expression."
+    from fesgan.data.change import put_back
     change = transfer(calm_face(image, marks), {expression: strength}, movement=movement)
     return put_back(image, change, np.array([[1/SIDE, 0, 0], [0, 1/SIDE, 0]]))
 
