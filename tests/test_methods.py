@@ -12,7 +12,7 @@ def test_both_methods_are_read_by_strangers(tmp_path):
     papermill.execute_notebook(ROOT/"nbs"/"study"/"06_methods.ipynb", tmp_path/"run.ipynb", dict(people=1, out=str(tmp_path/"out")), cwd=ROOT, progress_bar=False)
     for name in ("jury", "jury_grey"):
         table = pd.read_csv(tmp_path/"out"/f"{name}.csv")
-        assert set(table.method) == {"unchanged", "network", "transfer", "true face"} and set(table["read by"]) == {"jury", "face-api", "fer"}
+        assert set(table.method) == {"unchanged", "network", "transfer", "true face"} and set(table["read by"]) == {"the jury", "face-api", "fer"}
         assert (table.n == 6).all() and set(table.faces) == {"rendered"}
     assert set(pd.read_csv(tmp_path/"out"/"identity.csv").method) >= {"network", "transfer", "true face"}
     assert all((tmp_path/"out"/f"{name}.jpg").is_file() for name in ("sheet_network", "sheet_transfer", "zoom_mouth", "zoom_eyes"))
