@@ -10,7 +10,7 @@ the repository.
 """
 import os, json, re, shlex
 from pathlib import Path
-from fesgan.app.profiles import EVALUATION, checked, read_sweep, study_folders, study_runs, sweep_folder
+from fesgan.app.profiles import EVALUATION, checked, published_runs, read_sweep, study_folders, study_runs, sweep_folder
 from fesgan.files import MEASURED, FesganError, atomic
 from fesgan.reporting.questions import QUESTIONS, ablation_nodes
 
@@ -46,6 +46,7 @@ if config.get("sweep"): config["sweep"] = str(REPOSITORY/config["sweep"])
 RUNS = study_runs(config)
 ROWS = {sweep_folder(row): row for row in (read_sweep(config["sweep"]) if config.get("sweep") else [])}
 SHARED = {folder: row for folder, row in ROWS.items() if folder not in RUNS}   # differ from a training in their evaluation alone
+PUBLISHED = published_runs(config, REPOSITORY)                    # what a report has need not be trained and measured
 SHIPPED = {f"shipped/{name}/seed0": name for name in config.get("shipped", [])}
 
 def evaluated(run): return {k.split(".")[1]: int(v) for k, v in ROWS.get(run, {}).items() if k in EVALUATION}
@@ -98,11 +99,12 @@ wildcard_constraints:
     group="trained|shipped|sweep",
     notebook=r"\d\d_\w+",
 
-localrules: all, adopt, share
+localrules: all, adopt, share, take_up
+ruleorder: take_up > evaluate
 
 METRICS = [f"{r}/metrics.json" for g in GROUPS for r in members(g)]
 MADE = [f"faces/{f}" for f in ("prepare.json", "faces.npy", "catalog.csv")] + READERS
-MADE += [f"{r}/generator.safetensors" for r in [*RUNS, *SHARED, *SHIPPED]] + [f"{r}/{f}" for g in GROUPS for r in members(g) for f in ("edits.csv", "recognition.npz")]
+MADE += [f"{r}/generator.safetensors" for r in [*RUNS, *SHARED, *SHIPPED] if r not in PUBLISHED] + [f"{r}/{f}" for g in GROUPS for r in members(g) for f in ("edits.csv", "recognition.npz")]
 ANSWERS = [f"results/{g}/{n}.done" for g, n in NODES]
 
 rule all:
@@ -206,6 +208,14 @@ rule evaluate:
     log: "{run}/evaluate.log"
     params: command=command
     shell: "{params.command} > {log:q} 2>&1"
+
+rule take_up:
+    "A run of a published report, as it was measured; its generator comes along only if it ships."
+    input: lambda w: f"{PUBLISHED[w.run]}/metrics.json", faces=rules.prepare.output, judges=READERS
+    output: "{run}/metrics.json", "{run}/edits.csv", "{run}/recognition.npz"
+    wildcard_constraints: run="|".join(map(re.escape, PUBLISHED)) or "(?!)"
+    params: command=lambda w: python("fesgan.app.study.take_up", str(PUBLISHED[w.run]), w.run, "faces", "judges", str(config.get("evaluate", {}).get("trained") or ""))
+    shell: "{params.command}"
 
 augment = node("04_augment", run=lambda w: f"{w.run}/augment.ipynb", faces=f"{WORK}/faces", folder=lambda w: None if w.run == "judges" else f"{WORK}/{w.run}",
                out=lambda w: f"{WORK}/{w.run}/augmented.npz", **(config.get("augment") or {}), **WHERE)

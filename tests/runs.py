@@ -87,6 +87,6 @@ def fails(*words, says, code=2):
     assert says in " ".join(out.split())
 
 
-def study_command(work, *more):
-    "The study of a profile toy.yaml, all within one folder, as a person would type it."
-    return [str(w) for w in (Path(sys.executable).parent/"fesgan", "study", "--profile", work/"toy.yaml", "--work", work/"runs", "--out", work/"reports", "--cores", "2", *more)]
+def study_command(work, *more, profile="toy"):
+    "The study of a profile such as toy.yaml, all within one folder, as a person would type it."
+    return [str(w) for w in (Path(sys.executable).parent/"fesgan", "study", "--profile", work/f"{profile}.yaml", "--work", work/"runs", "--out", work/"reports", "--cores", "2", *more)]

@@ -33,7 +33,7 @@ def work(tmp_path_factory):
     return folder
 
 
-def study(work, *more): return subprocess.run(study_command(work, *more), cwd=ROOT, capture_output=True, text=True)
+def study(work, *more, profile="toy"): return subprocess.run(study_command(work, *more, profile=profile), cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,28 @@ def test_second_call_has_nothing_to_do(work, done):
     run = study(work)
     assert run.returncode == 0 and "nothing" in (run.stdout+run.stderr).lower()
     assert before == times()
+
+
+def test_a_report_spares_the_runs_that_it_holds(work, done):
+    report = work/"reports"/"toy"/"trained"/"runs"
+    profile = yaml.safe_load((work/"toy.yaml").read_text())
+    kept = {name: profile["variants"][name] for name in ("usgan", "usgan-noskip")}
+    profile |= dict(name="more", variants=kept | dict(mine=dict(system="usgan", l_cyc=5)), shipped=[], ablations=dict(skip=[[*kept]]), views=["20_table_usgan", "32_gallery"])
+    (work/"more.yaml").write_text(yaml.safe_dump(profile | dict(published=str(report.parents[1]))))
+    run = study(work, "--set", "train.steps=20", profile="more")
+    assert run.returncode == 2 and "has another trained/usgan/seed0: steps is 10 there and 20 here" in run.stdout+run.stderr
+    run = study(work, profile="more")
+    assert run.returncode == 0 and "train trained/usgan" not in run.stdout, run.stdout[-3000:]
+    here = work/"runs"/"more"/"trained"
+    for name in kept:
+        assert not (here/name/"seed0"/"generator.safetensors").exists()
+        assert (here/name/"seed0"/"metrics.json").read_bytes() == (report/name/"seed0"/"metrics.json").read_bytes()
+    table = pd.read_csv(work/"reports"/"more"/"trained"/"tables"/"table_usgan.csv").query("seeds != '–'")
+    assert len(table) == 3 and (here/"mine"/"seed0"/"generator.safetensors").is_file()
+    (here.parent/"faces"/"prepare.json").write_text((here.parent/"faces"/"prepare.json").read_text().replace('"data_hash": "', '"data_hash": "f'))
+    (here/"usgan"/"seed0"/"metrics.json").unlink()
+    run = study(work, profile="more")
+    assert run.returncode == 1 and "FAILED: take_up trained/usgan/seed0" in run.stdout and "The faces: " in run.stdout, run.stdout[-3000:]
 
 
 def test_failed_runs_are_due_and_finished_ones_are_kept(work, done):

@@ -970,8 +970,9 @@ def run_checked(path:Path, root:Path, config:dict, # profile, repository, overri
                 dry:bool # is it only asked what would be done?
                )->int: # exit code
     "Check a study, say what would be lost, run it, and name its report."
-    from fesgan.app.study import check_study, guard, void_metrics
+    from fesgan.app.study import check_published, check_study, guard, void_metrics
     profile = check_study(path, root, config)
+    check_published(profile, root)
     work,report = study_folders(profile)
     again = [f"{run}/generator.safetensors" for run in guard(profile, root/work, dry, typer.echo)]
     void_metrics(root/work, dry, typer.echo)

@@ -7,8 +7,9 @@ __all__ = ['Name', 'Folder', 'Count', 'Seed', 'Seeds', 'SEEDS', 'Scalars', 'View
            'Views', 'Seconds', 'OPTIONS', 'CELL', 'EVALUATION', 'RUN_KEYS', 'repository', 'find_profile', 'Part',
            'Data', 'JudgePart', 'PeoplePart', 'ReaderPart', 'Augment', 'TestFaces', 'Contents', 'Profile', 'at',
            'sentence', 'checked', 'read_profile', 'merged', 'settings', 'read_sweep', 'sweep_folder', 'study_runs',
-           'study_folders', 'run_system', 'check_starts', 'check_readers', 'check_runs', 'check_ablations',
-           'check_sweep', 'check_judges', 'check_data', 'check_files', 'check_values', 'schema', 'write_schema']
+           'study_folders', 'published_runs', 'run_system', 'check_starts', 'check_readers', 'check_runs',
+           'check_ablations', 'check_sweep', 'check_judges', 'check_data', 'check_files', 'check_values', 'schema',
+           'write_schema']
 
 # %% ../../nbs/app/00_profiles.ipynb #15c18992
 import csv, json, os, re, reprlib
@@ -67,7 +68,7 @@ Scalars = dict[str, Annotated[Any, AfterValidator(_scalar)]]
 View = Annotated[str, Field(pattern=r"^[23]\d_\w+$")]
 Ablation = Annotated[str, Field(pattern=r"^(1\d_)?[a-z]\w*$"), AfterValidator(lambda name: re.sub(r"^1\d_", "", name))]
 Pair = Annotated[list[Name], Field(min_length=2, max_length=2)]
-RULES = ("prepare", "judge", "reader", "people", "train", "adopt", "share", "evaluate", "augment", "answer",
+RULES = ("prepare", "judge", "reader", "people", "train", "adopt", "share", "take_up", "evaluate", "augment", "answer",
          "publish") # of the Snakefile
 SIZES = ("toy", "short", "shipped", "real") # how much a group's numbers say
 Groups = dict[Literal["trained", "shipped"], Annotated[list[str], Field(min_length=2, max_length=2)]]
@@ -156,6 +157,8 @@ class Profile(Contents):
     work: Folder | None = Field(None, description="a folder for runs, without braces")
     out: Folder | None = Field(None, description="a folder for reports, without braces")
     sweep: str | None = Field(None, description="a csv, one row a run")
+    published: Folder | None = Field(None,
+        description="a published report such as reports/small, whose runs are not trained and evaluated again")
     replace: bool = Field(False, description="true or false: may finished runs be thrown away?")
 
 # %% ../../nbs/app/00_profiles.ipynb #ihlskpmh
@@ -198,6 +201,9 @@ def _possible_views(p): # a Profile
         raise FesganError("views: 25_table_units needs `reader`, which may be empty: {}.")
     if "23_table_augment" in p.views and not p.augment:
         raise FesganError("views: 23_table_augment needs `augment`, for instance {epochs: 4, seeds: [0]}.")
+    if "23_table_augment" in p.views and p.published:
+        raise FesganError("views: 23_table_augment needs every generator, which a published report has not; leave "
+                          "out the one or the other.")
 
 # %% ../../nbs/app/00_profiles.ipynb #22f9eeae
 def _part(annotation): # a type, perhaps with None
@@ -336,6 +342,18 @@ def study_folders(profile:dict # with `work` and `out` where they are given
     work = f"{profile.get('work') or 'reports/runs'}/{profile['name']}"
     return work,f"{profile['out']}/{profile['name']}" if profile.get("out") else f"{work}/report"
 
+# %% ../../nbs/app/00_profiles.ipynb #786514b9
+def published_runs(profile:dict, # checked
+                   root:Path # the repository
+                  )->dict: # run folder -> its folder in the report
+    "The runs of a study that a report has."
+    if not profile.get("published"): return {}
+    report,work = root/profile["published"]/"trained"/"runs",root/study_folders(profile)[0]
+    starts = {fields["start"] for fields in profile.get("variants", {}).values() if fields.get("start")}
+    def wanted(run): return Path(run).parts[1] not in starts and not any((work/run).glob("checkpoint*"))
+    there = {run: report/Path(run).relative_to("trained") for run in study_runs(profile) if run.startswith("trained/")}
+    return {run: folder for run,folder in there.items() if wanted(run) and (folder/"metrics.json").is_file()}
+
 # %% ../../nbs/app/00_profiles.ipynb #a4d23781
 RUN_KEYS = dict(steps="critic updates", log_every="updates between lines of history",
                 sample_every="updates between sample sheets", save_every="updates between checkpoints")
@@ -464,9 +482,12 @@ def check_files(profile:dict, # checked
     for key,kind in (("views", "nbs/study/[23]*.ipynb"), ("shipped", "data/models/*.safetensors")):
         with at(f"{where}, {key}"):
             for name in profile.get(key, []): choose(name, sorted(p.stem for p in root.glob(kind)), "entry")
-    path = profile.get("inception")
+    path,report = profile.get("inception"),profile.get("published")
     if path and not (root/path).is_file():
         raise FesganError(f"{where}, inception: {path!r} is not there; name a file with Inception's weights.")
+    if report and not (root/report/"trained"/"runs").is_dir():
+        raise FesganError(f"{where}, published: {report!r} holds no trained/runs; name a report's folder, such as "
+                          "reports/small.")
 
 # %% ../../nbs/app/00_profiles.ipynb #797fa535
 def check_values(profile:dict, # checked

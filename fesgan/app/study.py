@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['check_study', 'changed_data', 'run_changes', 'changed_runs', 'told_changes', 'say_lost', 'guard', 'void_metrics',
-           'share', 'run_study', 'report_end', 'check_sweep', 'find_profile', 'repository', 'settings', 'study_folders']
+           'share', 'check_published', 'take_up', 'run_study', 'report_end', 'check_sweep', 'find_profile',
+           'repository', 'settings', 'study_folders']
 
 # %% ../../nbs/app/00e_study.ipynb #eff24318
 import contextlib, json, shutil
@@ -13,9 +14,9 @@ from pathlib import Path
 from .command import follow, job_environment, read_cluster, save_settings, snakemake_command, unbroken
 from .locks import unlock
 from .profiles import (Data, check_sweep, check_values, checked, find_profile, merged, read_profile,
-                                 repository, run_system, settings, study_folders, study_runs)
+                                 published_runs, repository, run_system, settings, study_folders, study_runs)
 from .watch import Watch
-from ..files import FesganError, atomic, duration, read_yaml
+from ..files import FesganError, atomic, duration, read_yaml, sha256, shipped
 
 _all_ = ["check_sweep", "find_profile", "repository", "settings", "study_folders"] # of profiles, for the command line
 
@@ -136,6 +137,43 @@ def share(origin, # a finished run folder
     with atomic(folder/"params.yaml") as tmp: tmp.write_text(yaml.safe_dump(params, sort_keys=False))
     for name in ("history.jsonl", "provenance.json", "generator.safetensors"):
         if (origin/name).is_file(): shutil.copyfile(origin/name, folder/name)
+
+# %% ../../nbs/app/00e_study.ipynb #76a231d1
+def check_published(profile:dict, # checked
+                    root:Path # the repository
+                   )->None:
+    "Are the runs that a report has those that the profile asks for?"
+    from fesgan.training.trainer import read_params
+    for run,folder in published_runs(profile, root).items():
+        changes,_ = run_changes(read_params(folder), study_runs(profile)[run], profile.get("precision", "32-true"))
+        if changes:
+            raise FesganError(f"{profile['published']} has another {run}: {told_changes(changes)}. Call yours "
+                              "otherwise, or leave out `published` to train all runs.")
+
+# %% ../../nbs/app/00e_study.ipynb #a62d91dd
+def _same(what, there, here):
+    "Refuse what was measured otherwise."
+    if there == here: return
+    raise FesganError(f"{what}: {there!r} in the published report, {here!r} in this study. Its numbers cannot stand "
+                      "beside yours; leave out `published` to train all runs.")
+
+def take_up(published, # a run folder of a report
+            folder, # the run folder to make
+            faces, # of the study
+            judges, # of the study
+            limit="" # test faces that the study measures; empty: all
+           )->None:
+    "Take a run from a report, with its generator if that ships."
+    published,folder,report = Path(published),Path(folder),Path(published).parents[3]
+    params,measured = read_yaml(published/"params.yaml"),json.loads((published/"metrics.json").read_text())
+    def keys(place): return {p.stem: json.loads(p.read_text()).get("key") for p in sorted(Path(place).glob("*.json"))}
+    _same("The faces", params["data_hash"], json.loads((Path(faces)/"prepare.json").read_text())["data_hash"])
+    _same("The judges", keys(report/"trained"/"judges"), keys(judges))
+    _same("The test faces of an evaluation", measured.get("limit"), int(limit) if limit else None)
+    folder.mkdir(parents=True, exist_ok=True)
+    for weights in shipped("models").glob("*.safetensors"):
+        if sha256(weights) == measured["generator_sha256"]: shutil.copyfile(weights, folder/"generator.safetensors")
+    for file in [*published.iterdir(), published/"metrics.json"]: shutil.copyfile(file, folder/file.name)
 
 # %% ../../nbs/app/00e_study.ipynb #156cb004
 def run_study(profile:Path, # the yaml file

@@ -338,17 +338,20 @@ def _hashes(folder:Path): # of what a run's metrics speak of
                           f"`fesgan adopt {path} --as SYSTEM -o FOLDER`.")
     return dict(generator_sha256=sha256(path), params_sha256=sha256(folder/"params.yaml"))
 
+def _kept_hashes(folder:Path): # the same, where the generator may be gone
+    if any(folder.glob("generator.*")) or not (folder/"params.yaml").is_file(): return _hashes(folder)
+    return dict(params_sha256=sha256(folder/"params.yaml"))
+
 # %% ../../nbs/evaluation/06_edits.ipynb #633cx7sf
 def check_metrics(folder # a run folder
                  )->dict: # what metrics.json holds
     "Read a run's metrics, if they speak of the generator and the parameters that lie beside them."
-    path,now = Path(folder)/"metrics.json",_hashes(Path(folder))
-    again = "Evaluate the run again."
+    path,again = Path(folder)/"metrics.json","Evaluate the run again."
     try: found = json.loads(path.read_text())
     except (OSError, ValueError) as e: raise FesganError(f"{path} cannot be read ({e}). {again}") from e
     if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
         raise FesganError(f"{path} holds no metrics. {again}")
-    for key,value in now.items():
+    for key,value in _kept_hashes(Path(folder)).items():
         if key not in found: raise FesganError(f"{path} does not say what it measured ({key} is missing). {again}")
         if found[key] != value:
             raise FesganError(f"{path} measured another run: {key} is {found[key]} there, "
@@ -403,4 +406,5 @@ def evaluate_run(folder, # a run folder with a generator and params.yaml
         read = recognise(generator.to(device), faces, readers, dtype=dtype)
         save_recognition(read, folder/"recognition.npz")
     if reader: save_units(read_units(generator.to(device), faces, reader, dtype=dtype), folder/"units.npz")
-    return _write(found, folder, {k: params[k] for k in ("label", "system", "seed")}, hashes)
+    about = {k: params[k] for k in ("label", "system", "seed")} | dict(limit=limit)
+    return _write(found, folder, about, hashes)

@@ -68,7 +68,10 @@ def generators(folder, # of one group
                members=None # as in `find_runs`
               )->dict: # variant -> Trained, the first seed of each
     "One generator of each variant in a group."
-    runs,chosen = find_runs(folder, judged=False, members=members),{}
+    there,chosen = find_runs(folder, judged=False),{}
+    named = {Path(folder)/m.removeprefix(f"{Path(folder).name}/") for m in members or ()}
+    runs = [run for run in there if members is None or run in named]
+    if not runs: raise FesganError(f"{folder} holds no generator of {', '.join(members)}; train one of them.")
     for run,p in zip(runs, read_variants(runs), strict=True):
         if p["variant"] in chosen or not where(p): continue
         network = load_generator(run/"generator.safetensors")

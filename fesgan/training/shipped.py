@@ -164,12 +164,12 @@ def ship(folder, # a run folder
          name:str, # how it will be called
          models # the folder `data/models`
         )->Path: # the weights
-    "Copy a run's generator, halved, with everything that is known about it."
+    "Copy a run's generator with everything that is known about it."
     folder,path = Path(folder),Path(models)/f"{name}.safetensors"
     params,facts = read_yaml(folder/"params.yaml"),json.loads((folder/"provenance.json").read_text())
     if "adopted" in params: raise FesganError(f"{folder} was adopted, not trained here; nobody could write its card.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_generator(load_generator(folder/"generator.safetensors"), path, dtype=torch.float16, label=params["label"])
+    with atomic(path) as tmp: shutil.copyfile(folder/"generator.safetensors", tmp)
     card = dict(sha256=sha256(path), params=params, history=read_history(folder)[-1], provenance=facts)
     describe(name, card, folder, models)
     return path

@@ -822,7 +822,7 @@ def finish(state:State, # at its end
     "Write the generator and where it comes from."
     save_provenance(folder/"provenance.json", state.rng.device, updates=state.step, seconds=round(state.seconds, 1),
                     updates_per_second=round(state.step/max(state.seconds, 1e-9), 2))
-    save_generator(state.nets.G, folder/"generator.safetensors",
+    save_generator(state.nets.G, folder/"generator.safetensors", dtype=torch.float16,
                    label=state.params["label"], updates=state.step) # last: now it is done
 
 # %% ../../nbs/training/02_trainer.ipynb #2cdd769e
