@@ -190,6 +190,19 @@ def test_a_face_takes_on_anothers_units(photos, steered, tmp_path):
     assert (pixels(out) == editor.edit(read_photo(photos/"one.jpg"), read)).all()
 
 
+def test_a_face_takes_on_what_another_shows(photos, tmp_path):
+    rendered, out = shipped("rendered", "images"), tmp_path/"x.png"
+    calm, model = rendered/"person000"/"neutral.jpg", rendered/"person074"/"surprised.jpg"
+    code, said = fesgan("edit", calm, "--like", model, "-o", out)
+    assert code == 0 and "surprised.jpg shows" in said and "surprised " in said
+    assert b"the expression of surprised.jpg" in out.read_bytes()              # the mark says what was asked for
+    mover = Mover()
+    assert (pixels(out) == mover.edit(read_photo(calm), mover.shown(read_photo(model)))).all()
+    fails("edit", calm, "--like", model, "--to", "sad", "-o", tmp_path/"y.png", says="--to and --like ask for different edits")
+    fails("edit", calm, "--like", tmp_path/"none.jpg", "-o", tmp_path/"y.png", says="none.jpg")
+    assert not (tmp_path/"y.png").exists()
+
+
 def test_wrong_units_are_explained(photos, steered, tmp_path):
     run, one, out = steered/"trained"/"ganimation"/"seed0", photos/"one.jpg", tmp_path/"x.png"
     fails("edit", one, "--method", "network", "--au", "AU12=4", "-o", out, says="steered by expressions, not by action units")

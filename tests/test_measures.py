@@ -214,16 +214,23 @@ def cut(run): (run/"metrics.json").write_text((run/"metrics.json").read_text()[:
 def nothing(run): (run/"metrics.json").write_text("[]")
 def from_before(run): (run/"metrics.json").write_text(json.dumps(dict(metrics={})))
 def remove(run): (run/"metrics.json").unlink()
-def lose_generator(run): (run/"generator.safetensors").unlink()
 
 
 @pytest.mark.parametrize("damage,says", [(break_hash, "another run: params_sha256"), (break_generator, "another run: generator_sha256"),
-    (cut, "cannot be read"), (nothing, "holds no metrics"), (from_before, "generator_sha256 is missing"), (remove, "cannot be read"), (lose_generator, "holds no generator")])
+    (cut, "cannot be read"), (nothing, "holds no metrics"), (from_before, "generator_sha256 is missing"), (remove, "cannot be read")])
 def test_metrics_of_another_run_are_refused(run, damage, says):
     (run/"metrics.json").write_text(json.dumps(dict(metrics={}) | edits._hashes(run)))
     edits.check_metrics(run)
     damage(run)
     with pytest.raises(FesganError, match=says): edits.check_metrics(run)
+
+
+def test_results_may_outlive_their_generator(run):
+    (run/"metrics.json").write_text(json.dumps(dict(metrics={}) | edits._hashes(run)))
+    (run/"generator.safetensors").unlink()
+    edits.check_metrics(run)
+    break_hash(run)
+    with pytest.raises(FesganError, match="another run: params_sha256"): edits.check_metrics(run)
 
 
 @pytest.mark.parametrize("params,says", [(None, "but no params.yaml"), (b"a: [", "is not YAML"), (b"- 1", "holds no fields"),

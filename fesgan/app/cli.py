@@ -7,15 +7,15 @@ __all__ = ['app', 'Model', 'Device', 'EditDevice', 'DemoModel', 'DataSet', 'Data
            'Rendered', 'RenderedUnits', 'OpenFace', 'Sure', 'ReplaceSet', 'NewFaces', 'People', 'FirstPerson',
            'Strengths', 'MoreUnits', 'Assets', 'RENDER', 'TrainFields', 'NewRun', 'Steps', 'RunSeed', 'Precision',
            'Start', 'ReplaceRun', 'Judges', 'Generator', 'AsSystem', 'ItsSize', 'Label', 'WeightFields', 'ENDINGS',
-           'PhotoFile', 'To', 'Strength', 'Units', 'UnitsOf', 'Reader', 'Edited', 'Face', 'Sheet', 'Mark', 'Method',
-           'Commercial', 'ReportFolder', 'ReportProfile', 'PublishedProfile', 'StudyWork', 'Published', 'ProfileName',
-           'Cores', 'GpuMemory', 'On', 'ProfileValues', 'Sweep', 'Reports', 'Runs', 'ReplaceRuns', 'DryRun', 'Unlock',
-           'STUDY', 'Commands', 'main', 'field_lines', 'system_lines', 'systems', 'catalog_of', 'prepared_lines',
-           'prepare', 'read_aus', 'render', 'read_fields', 'SystemCommand', 'trained', 'train', 'bench', 'evaluate',
-           'doctor', 'adopted', 'adopt', 'read_to', 'read_au', 'read_wish', 'named', 'fitting', 'copy_names',
-           'distinct', 'read_edit', 'cleared_editor', 'asked_editor', 'edit_photo', 'edit_each', 'say_edited', 'edit',
-           'model_line', 'models', 'licences', 'demo', 'export', 'study_members', 'report_command', 'report', 'publish',
-           'overrides', 'find_study', 'unlock_study', 'run_checked', 'study']
+           'PhotoFile', 'To', 'Strength', 'Units', 'UnitsOf', 'Like', 'Reader', 'Edited', 'Face', 'Sheet', 'Mark',
+           'Method', 'Commercial', 'ReportFolder', 'ReportProfile', 'PublishedProfile', 'StudyWork', 'Published',
+           'ProfileName', 'Cores', 'GpuMemory', 'On', 'ProfileValues', 'Sweep', 'Reports', 'Runs', 'ReplaceRuns',
+           'DryRun', 'Unlock', 'STUDY', 'Commands', 'main', 'field_lines', 'system_lines', 'systems', 'catalog_of',
+           'prepared_lines', 'prepare', 'read_aus', 'render', 'read_fields', 'SystemCommand', 'trained', 'train',
+           'bench', 'evaluate', 'doctor', 'adopted', 'adopt', 'read_to', 'read_au', 'read_wish', 'named', 'fitting',
+           'copy_names', 'distinct', 'read_edit', 'cleared_editor', 'asked_editor', 'read_off', 'edit_photo',
+           'edit_each', 'say_edited', 'edit', 'model_line', 'models', 'licences', 'demo', 'export', 'study_members',
+           'report_command', 'report', 'publish', 'overrides', 'find_study', 'unlock_study', 'run_checked', 'study']
 
 # %% ../../nbs/app/01_cli.ipynb #a4aaba94
 import contextlib, os, re, subprocess, sys, time
@@ -542,14 +542,16 @@ def read_au(texts:list # like "AU12=4"
     return wish
 
 # %% ../../nbs/app/01_cli.ipynb #tq7gac8j
-def read_wish(to:str, au:list, from_aus:Path, all_:bool # the options of these names
+def read_wish(to:str, au:list, from_aus:Path, like:Path, all_:bool # the options of these names
              )->tuple: # what `Editor.edit` is asked for, and the same in words
-    "Read --to, --au, --from-aus and --all, of which one may be given."
+    "Read --to, --au, --from-aus, --like and --all, of which one may be given."
     from fesgan.app.edit import expression_shares
-    given = [name for name,v in (("--to", to), ("--au", au), ("--from-aus", from_aus), ("--all", all_)) if v]
+    options = {"--to": to, "--au": au, "--from-aus": from_aus, "--like": like, "--all": all_}
+    given = [name for name,v in options.items() if v]
     if len(given) > 1: raise FesganError(f"{' and '.join(given)} ask for different edits; give one of them.")
     if all_: return None,"all seven"
     if from_aus is not None: return None,f"the action units of {from_aus.name}"
+    if like is not None: return None,f"the expression of {like.name}"
     if not au: return expression_shares(read_to(to or "happy")),to or "happy"
     units = read_au(au)
     return units,", ".join(f"{k} {v:g}" for k,v in units.items())
@@ -622,11 +624,12 @@ def _photos(photo, out, ending):
 # %% ../../nbs/app/01_cli.ipynb #hwpridme
 ENDINGS = dict(photo=None, sheet=".png", gif=".gif") # what becomes of a photo: the ending of its file; its own if None
 
-def read_edit(to:str, au:list, from_aus:Path, strength:float, mark:str, all_:bool, gif:bool # the options of these names
+def read_edit(to:str, au:list, from_aus:Path, like:Path, strength:float, mark:str, # the options of these names
+              all_:bool, gif:bool
              )->tuple: # what `Editor.edit` is asked for, the same in words, and a key of `ENDINGS`
     "What is asked for, if the options fit together."
     from fesgan.app.edit import MARKS, checked_strength
-    wish,words = read_wish(to, au, from_aus, all_)
+    wish,words = read_wish(to, au, from_aus, like, all_)
     checked_strength(strength)
     choose(mark, MARKS, "mark")
     if all_ and gif: raise FesganError("--all and --gif are two different pictures; ask for one of them.")
@@ -652,14 +655,24 @@ def asked_editor(method, # a key of `METHODS`, or nothing
                  model:str, device:str, reader:Path, from_aus:Path, # the options of these names
                  wish, # from `read_edit`
                  commercial:bool=False # may only cleared parts be used?
-                )->tuple: # a `PhotoEditor`, and the wish; the action units of a picture if there is one
-    "Who edits, and what it is asked for."
-    from fesgan.app.edit import photo_editor, read_photo
-    if commercial: return cleared_editor(method, model, wish, from_aus),wish
+                ): # a `PhotoEditor`
+    "Who edits."
+    from fesgan.app.edit import photo_editor
+    if commercial: return cleared_editor(method, model, wish, from_aus)
     if from_aus is not None and (method := method or "network") != "network":
         raise FesganError("--from-aus needs a --model that is steered by units; leave --method out.")
-    editor = photo_editor(method, model, pick_device(device), reader)
-    return editor,wish if from_aus is None else editor.units_of(read_photo(from_aus))
+    return photo_editor(method, model, pick_device(device), reader)
+
+def read_off(editor, # from `asked_editor`
+             wish, from_aus:Path, like:Path # from `read_edit`, and the options of these names
+            )->dict: # what the editor is asked for
+    "The wish, read off another picture if there is one."
+    from fesgan.app.edit import read_photo
+    if from_aus is not None: return editor.units_of(read_photo(from_aus))
+    if like is None: return wish
+    shown = editor.shown(read_photo(like))
+    typer.echo(f"{like} shows {', '.join(f'{e} {s:.2f}' for e,s in shown.items())}.")
+    return shown
 
 # %% ../../nbs/app/01_cli.ipynb #s8ow5ijz
 def edit_photo(editor, # a `PhotoEditor`
@@ -717,9 +730,13 @@ Units = Annotated[list[str] | None, Option(metavar="UNIT=VALUE",
     help="An action unit and its intensity, 0 to 5, as in AU12=4; several times for several. All others stay.")]
 UnitsOf = Annotated[Path | None, Option("--from-aus", parser=named, metavar="PATH",
     help="A picture whose action units the face takes on; needs a reader.")]
+Like = Annotated[Path | None, Option(parser=named, metavar="PATH",
+    help="A picture of anybody whose expression the face takes on, as far as landmarks show it.")]
 Reader = Annotated[Path | None, Option(parser=named, metavar="PATH",
     help="What reads action units: judges/reader.safetensors of a study. Default: the one of the study that the run "
          "folder is from.")]
+
+# %% ../../nbs/app/01_cli.ipynb #e044f630
 Edited = Annotated[Path | None, Option("--out", "-o", parser=named, metavar="PATH",
     help="File to write; its ending says the format. For a folder of photos: a folder. Default: <name>-edited beside "
          "you.")]
@@ -742,8 +759,7 @@ def edit(photo:PhotoFile,
          to:To=None,
          strength:Strength=1.,
          au:Units=None,
-         from_aus:UnitsOf=None,
-         reader:Reader=None,
+         like:Like=None, from_aus:UnitsOf=None, reader:Reader=None,
          out:Edited=None,
          face:Face=None,
          method:Method=None,
@@ -751,19 +767,20 @@ def edit(photo:PhotoFile,
          all_:Sheet=False,
          commercial:Commercial=False,
          gif:Annotated[bool, Option("--gif", help="A moving picture: the expression comes and goes.")]=False,
-         mark:Mark="metadata",
-         device:EditDevice="auto"):
+         mark:Mark="metadata", device:EditDevice="auto"):
     """Give the faces of a photo another expression, at the photo's own resolution.
 
     \b
     Examples:
       fesgan edit photo.jpg --to happy --strength 0.6 -o out.png
       fesgan edit holiday/ --au AU12=4 --au AU06=2 -o smiling/
+      fesgan edit photo.jpg --like other.jpg -o out.png
 
     Start from a calm face: one that smiles gets a wider smile. Edit people who agree to it, and say so."""
-    wish,words,kind = read_edit(to, au, from_aus, strength, mark, all_, gif)
+    wish,words,kind = read_edit(to, au, from_aus, like, strength, mark, all_, gif)
     pairs = _photos(photo, out, ENDINGS[kind])
-    editor,wish = asked_editor(method, model, device, reader, from_aus, wish, commercial)
+    editor = asked_editor(method, model, device, reader, from_aus, wish, commercial)
+    wish = read_off(editor, wish, from_aus, like)
     edit_one = lambda source, target: edit_photo(editor, source, target, wish, words, strength, face, kind, mark)
     say_edited(pairs, *edit_each(pairs, edit_one))
 

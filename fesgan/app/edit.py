@@ -25,6 +25,7 @@ from ..data.expressions import CODES, EXPRESSIONS
 from ..data.faces import (MAX_PIXELS, MIN_FACE, TEMPLATES, anchors, dlib_api, find_faces, find_landmarks,
                                open_image, similarity, soft_polygon, to_rgb, transform, warp)
 from ..data.landmarker import open_points
+from ..data.likeness import shown_expressions
 from ..data.transfer import MOVED, SIDE, by_part, calm_face, head, to_marks, transfer
 from ..data.units import MOST, UNITS, to_unit, unit_vector
 from ..files import MODEL, FesganError, atomic, choose, new_file, shipped
@@ -261,6 +262,11 @@ class PhotoEditor:
     def faces(self, photo:Photo, spots:list=None)->list: # Face for each of the photo's faces
         "Prepare faces; all if not given."
         return [self.face(photo.pixels, s) for s in (self.find(photo) if spots is None else spots)]
+
+    def shown(self, photo:Photo # from `read_photo`
+             )->dict: # expression -> share, see `expression_shares`
+        "What the largest face of another photo shows, read off its landmarks."
+        return shown_expressions(to_marks(largest(self.find(photo)).points), photo.name)
 
     def edit(self, photo:Photo, # from `read_photo`
              to="happy", # see `expression_shares`
