@@ -33,9 +33,16 @@ JUDGED = ("22_table_variants", "23_table_augment", "33_strength") # the notebook
 os.environ.setdefault("FESGAN_HEADLESS", "1")
 
 
-# Who judges: name -> what the profile says, and a seed. `second` is optional: another network's opinion.
-JUDGES = {part + f"-{n}"*(n > 0): (config[part], seed) for part in ("judge", "second") if config.get(part)
-          for n, seed in enumerate(config[part].get("seeds", [0]))}
+def told(part): return dict(settings={}) | (part or {})           # what a network's notebook is told
+
+# Who judges: name -> what its notebook is told. `second` is optional: another network's opinion.
+def judges(part):
+    said = config.get(part)
+    if said is None: return {}
+    each = [dict(key=k) for k in said.get("keys") or []] or [told(said) | dict(seed=n) for n in said.get("seeds", [0])]
+    return {part + f"-{n}"*(n > 0): {k: v for k, v in one.items() if k != "seeds"} for n, one in enumerate(each)}
+
+JUDGES = judges("judge") | judges("second")
 READER = config.get("reader")                                     # of action units, where the faces know theirs
 READERS = [f"judges/{j}.safetensors" for j in [*JUDGES, *["reader"]*(READER is not None)]]
 PEOPLE = config.get("people")                                     # a reader of people, for systems that learn from one
@@ -120,8 +127,7 @@ rule prepare:
     params: command=prepare
     shell: "{params.command} > {log:q} 2>&1"
 
-judge = node("01_judge", run=lambda w: f"judges/{w.judge}.ipynb", faces=f"{WORK}/faces", name=lambda w: w.judge, settings=lambda w: JUDGES[w.judge][0].get("settings", {}),
-             limit=lambda w: JUDGES[w.judge][0].get("limit"), seed=lambda w: JUDGES[w.judge][1], out=f"{WORK}/judges", **WHERE)
+def judge(w): return node("01_judge", run=f"judges/{w.judge}.ipynb", faces=f"{WORK}/faces", name=w.judge, out=f"{WORK}/judges", **JUDGES[w.judge], **WHERE)(w)
 
 rule judge:
     "A classifier that reads edits; `second`, where a profile has it, is another opinion. Its checkpoint is no output either."
@@ -132,8 +138,7 @@ rule judge:
     resources: **CARD
     shell: "{params.command} > {log:q} 2>&1"
 
-reader = node("01a_units", run="judges/reader.ipynb", faces=f"{WORK}/faces", settings=(READER or {}).get("settings", {}), limit=(READER or {}).get("limit"),
-              seed=(READER or {}).get("seed", 0), out=f"{WORK}/judges", **WHERE)
+reader = node("01a_units", run="judges/reader.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judges", **told(READER), **WHERE)
 
 rule reader:
     "A network that reads action units, learnt from exact ones; its checkpoint is no output either."
@@ -144,8 +149,7 @@ rule reader:
     resources: **CARD
     shell: "{params.command} > {log:q} 2>&1"
 
-people = node("01b_people", run="judges/people.ipynb", faces=f"{WORK}/faces", settings=(PEOPLE or {}).get("settings", {}),
-              seed=(PEOPLE or {}).get("seed", 0), out=f"{WORK}/judges", **WHERE)
+people = node("01b_people", run="judges/people.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judges", **told(PEOPLE), **WHERE)
 
 rule people:
     "A network that knows the training people, for systems that learn from it; its checkpoint is no output either."

@@ -7,7 +7,7 @@ import torch
 import yaml
 from PIL import Image
 
-from fesgan.app.edit import Editor, edit, find_spots, read_photo
+from fesgan.app.edit import Editor, Mover, edit, find_spots, read_photo
 from fesgan.data.batches import one_hot
 from fesgan.data.faceset import to_float
 from fesgan.data.faces import warp

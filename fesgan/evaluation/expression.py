@@ -6,7 +6,7 @@
 __all__ = ['RANGES', 'PRESETS', 'resnet18', 'vgg', 'JudgeSettings', 'judge_settings', 'judge_network', 'Reader', 'Judge',
            'augment', 'ReaderTraining', 'faces_at', 'one_epoch', 'fit', 'train_judge', 'confusion', 'save_reader',
            'save_judge', 'read_weights', 'load_reader', 'load_judge', 'judge_order', 'load_judges', 'reader_key',
-           'find_reader', 'obtain_reader', 'judge_key', 'find_judge', 'obtain_judge']
+           'find_reader', 'asked_reader', 'obtain_reader', 'judge_key', 'find_judge', 'obtain_judge']
 
 # %% ../../nbs/evaluation/02_expression.ipynb #88aeafb5
 import contextlib, hashlib, json, re, sys
@@ -459,6 +459,12 @@ def find_reader(key:str, # from `reader_key`
     return None,"trained"
 
 # %% ../../nbs/evaluation/02_expression.ipynb #jikeyc4x
+def asked_reader(key:str, folder:str, load # see `find_reader`
+                ): # Reader; its key; "shipped"
+    "A reader that ships, by its key."
+    known = sorted(p.stem for p in (shipped()/folder).glob("*.safetensors"))
+    return load(shipped(folder, f"{choose(key, known, folder[:-1])}.safetensors")),key,"shipped"
+
 def obtain_reader(key:str, folder:str, load, # see `find_reader`
                   train, # without arguments: -> Reader
                   save # (Reader, path)
@@ -495,10 +501,13 @@ def obtain_judge(faces, # as for `train_judge`
                  test=None, # see `train_judge`
                  checkpoint=None, # see `train_judge`
                  progress:bool=True, # show how much time is left?
+                 asked:str=None, # the key of a judge that ships, whatever it has learnt from
                  **settings # of `judge_settings`
                 ): # Judge; its key; "shipped", "cached" or "trained"
     "The judge of these faces, settings and seed: shipped, from the cache, or trained and kept there."
+    load = partial(load_judge, device=device)
+    if asked: return asked_reader(asked, "judges", load)
     key = judge_key(faces, seed, precision, **settings)
     train = partial(train_judge, faces, seed, device, progress,
                     test=test, checkpoint=checkpoint, precision=precision, **settings)
-    return obtain_reader(key, "judges", partial(load_judge, device=device), train, save_judge)
+    return obtain_reader(key, "judges", load, train, save_judge)

@@ -14,7 +14,7 @@ import numpy as np, torch
 from torch import nn
 
 from ..data.units import MOST, UNITS
-from .expression import (JudgeSettings, Reader, ReaderTraining, fit, judge_network,
+from .expression import (JudgeSettings, Reader, ReaderTraining, asked_reader, fit, judge_network,
                                           judge_settings, load_reader, obtain_reader, reader_key, save_reader)
 from ..files import FesganError
 
@@ -146,9 +146,12 @@ def obtain_unit_reader(faces, # as for `train_unit_reader`
                        test=None, # see `train_unit_reader`
                        checkpoint=None, # see `fit`
                        progress:bool=True, # show how much time is left?
+                       asked:str=None, # the key of a reader that ships, whatever it has learnt from
                        **settings # of `judge_settings`, beside `READER`
                       ): # UnitReader; its key; "shipped", "cached" or "trained"
     "The reader of these faces, settings and seed: shipped, from the cache, or trained and kept there."
+    load = partial(load_unit_reader, device=device)
+    if asked: return asked_reader(asked, "readers", load)
     key = unit_reader_key(faces, seed, precision, **settings)
     train = partial(train_unit_reader, faces, seed, device, progress, test, checkpoint, precision, **READER | settings)
-    return obtain_reader(key, "readers", partial(load_unit_reader, device=device), train, save_unit_reader)
+    return obtain_reader(key, "readers", load, train, save_unit_reader)
