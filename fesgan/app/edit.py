@@ -378,7 +378,7 @@ def units_of(self:Editor, photo:Photo, spots:list=None # its faces, if they are 
     if self.reader is None:
         raise FesganError("To read action units off a picture a reader is needed: name the "
                           "judges/reader.safetensors of a study whose profile has `reader`.")
-    shares = self.units(self.seen(photo.pixels, largest(find_spots(photo) if spots is None else spots)))
+    shares = self.units(self.seen(photo.pixels, largest(self.find(photo) if spots is None else spots)))
     return {u: MOST*float(v) for u,v in zip(UNITS, shares)}
 
 # %% ../../nbs/app/02_edit.ipynb #z4ro7fuq
