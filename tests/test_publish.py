@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from fesgan.files import FesganError, sha256
+from fesgan.reporting.claims import claims_page
 from fesgan.reporting import html
 from fesgan.reporting.html import broken_links, file_hashes, finish_report, publish_report
 from runs import fails, fesgan
@@ -159,3 +160,16 @@ def test_only_a_report_is_replaced(finished, tmp_path, what):
 def test_the_work_folder_is_no_target(finished):
     fails("publish", "demo", "--work", finished.parent, "--out", finished.parent, says="no part of a report")
     fails("publish", "huge", says="Profile 'huge' is not known")
+
+
+# ---- the page over all reports
+
+def test_the_page_of_claims_is_what_the_reports_say():
+    assert (ROOT/"reports"/"claims.md").read_text() == claims_page([p.parent for p in sorted((ROOT/"reports").glob("*/README.md"))])
+
+
+def test_publishing_writes_the_page_of_claims_anew(finished, published):
+    page = published.parent/"claims.md"
+    page.write_text("old")
+    assert fesgan(*words(finished, published))[0] == 0
+    assert page.read_text().startswith("# What became of the papers' claims")

@@ -935,6 +935,7 @@ def publish(profile:PublishedProfile="demo",
     Examples:
       fesgan study && fesgan publish demo
       fesgan publish paper --work /scratch/runs --out ~/pages"""
+    from fesgan.reporting.claims import write_claims
     from fesgan.reporting.html import publish_report
     root = repository()
     facts = read_profile(find_profile(profile, root))
@@ -943,6 +944,7 @@ def publish(profile:PublishedProfile="demo",
     files = publish_report(work.expanduser().resolve()/facts["name"], folder)
     replaced = ", ".join(f"{len(files[k])} {k}" for k in ("new", "changed", "gone", "same") if files[k])
     typer.echo(f"Published: {folder/'index.html'} (files: {replaced})")
+    if (out/"claims.md").is_file(): write_claims(out)
 
 # %% ../../nbs/app/01_cli.ipynb #b95f61b6
 def _in_repository(path, root):

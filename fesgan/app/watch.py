@@ -17,11 +17,13 @@ from .events import read_line
 
 # %% ../../nbs/app/00c_watch.ipynb #43fe213f
 SAYS = dict(prepare="faces prepared",
-            judge="{judge} trained",
-            reader="reader of action units trained",
+            judge="{judge} is there",
+            reader="reader of action units is there",
+            people="reader of people is there",
             train="{run} trained",
             adopt="shipped/{name} taken from data/models",
             share="{row} has its generator",
+            take_up="{run} taken from its report",
             evaluate="{run} evaluated",
             augment="classifiers for {run} trained",
             answer="{group}/{notebook} written",
