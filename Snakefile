@@ -33,13 +33,13 @@ JUDGED = ("22_table_variants", "23_table_augment", "33_strength") # the notebook
 os.environ.setdefault("FESGAN_HEADLESS", "1")
 
 
-def told(part): return dict(settings={}) | (part or {})           # what a network's notebook is told
+def told(part): return dict(settings={}) | (part or {})           # what a network's notebook is told: if not a key, how to train
 
 # Who judges: name -> what its notebook is told. `second` is optional: another network's opinion.
 def judges(part):
     said = config.get(part)
     if said is None: return {}
-    each = [dict(key=k) for k in said.get("keys") or []] or [told(said) | dict(seed=n) for n in said.get("seeds", [0])]
+    each = [dict(key=k) for k in said.get("keys") or []] or [told(said) | dict(key=None, seed=n) for n in said.get("seeds", [0])]
     return {part + f"-{n}"*(n > 0): {k: v for k, v in one.items() if k != "seeds"} for n, one in enumerate(each)}
 
 JUDGES = judges("judge") | judges("second")
@@ -138,7 +138,7 @@ rule judge:
     resources: **CARD
     shell: "{params.command} > {log:q} 2>&1"
 
-reader = node("01a_units", run="judges/reader.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judges", **told(READER), **WHERE)
+reader = node("01a_units", run="judges/reader.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judges", **dict(key=None) | told(READER), **WHERE)
 
 rule reader:
     "A network that reads action units, learnt from exact ones; its checkpoint is no output either."
