@@ -15,6 +15,7 @@ def test_both_methods_are_read_by_strangers(tmp_path):
         assert set(table.method) == {"unchanged", "network", "transfer", "true face"} and set(table["read by"]) == {"the jury", "face-api", "fer"}
         assert (table.n == 6).all() and set(table.faces) == {"rendered"}
     assert set(pd.read_csv(tmp_path/"out"/"identity.csv").method) >= {"network", "transfer", "true face"}
-    assert all((tmp_path/"out"/f"{name}.jpg").is_file() for name in ("sheet_network", "sheet_transfer", "zoom_mouth", "zoom_eyes"))
+    assert all((tmp_path/"out"/f"{name}.jpg").is_file() for name in ("sheet_network", "sheet_transfer", "sheet_calm", "zoom_mouth", "zoom_eyes"))
+    assert set(pd.read_csv(tmp_path/"out"/"calm.csv").method) == {"unchanged", "network", "transfer", "true face"}
     sentence, = json.loads((tmp_path/"out"/"measurements.json").read_text())["sentences"]
     assert "(n = 6, 1 people)" in sentence

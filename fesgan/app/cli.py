@@ -67,7 +67,7 @@ def main(version:Annotated[bool, Option("--version", callback=_version, is_eager
 Model = Annotated[str, Option(help="A generator that ships (see `fesgan models`), or a run folder of yours.")]
 Device = Annotated[str, Option(help="auto (the GPU if there is one), cpu or cuda.")]
 EditDevice = Annotated[str, Option(help="auto, cpu or cuda.")]
-DemoModel = Annotated[str, Option(help="auto, transfer, a generator that ships, or a run folder of yours.")]
+DemoModel = Annotated[str, Option(help="transfer, a generator that ships, or a run folder of yours.")]
 
 # %% ../../nbs/app/01_cli.ipynb #81721abc
 def field_lines(name:str # of a system
@@ -636,16 +636,15 @@ def read_edit(to:str, au:list, from_aus:Path, like:Path, strength:float, mark:st
     return wish,words,"sheet" if all_ else "gif" if gif else "photo"
 
 # %% ../../nbs/app/01_cli.ipynb #b735be40
-def cleared_editor(method, model:str, wish, from_aus:Path # see `asked_editor`
+def cleared_editor(method, model:str, from_aus:Path # see `asked_editor`
                   ): # a `PhotoEditor` that may serve a commercial purpose
     "Who edits where only cleared parts may be used, or why nobody can."
     from fesgan.app.edit import Mover, mesh_spots
     from fesgan.licences import uncleared
-    if method == "network" or from_aus or model != MODEL or wish and "neutral" in wish:
+    if method == "network" or from_aus or model != MODEL:
         why = uncleared("photo") if model == MODEL else [f"what taught {model} is not known here"]
-        raise FesganError(f"--commercial: the network is not cleared: {'; '.join(why)}. Expression transfer is: ask "
-                          "for another expression than neutral, without --method network, --model and --from-aus "
-                          "(`fesgan licences` lists all parts).")
+        raise FesganError(f"--commercial: the network is not cleared: {'; '.join(why)}. Expression transfer is: leave "
+                          "out --method network, --model and --from-aus (`fesgan licences` lists all parts).")
     editor = Mover()
     editor.find = mesh_spots
     return editor
@@ -653,12 +652,11 @@ def cleared_editor(method, model:str, wish, from_aus:Path # see `asked_editor`
 # %% ../../nbs/app/01_cli.ipynb #b9717362
 def asked_editor(method, # a key of `METHODS`, or nothing
                  model:str, device:str, reader:Path, from_aus:Path, # the options of these names
-                 wish, # from `read_edit`
                  commercial:bool=False # may only cleared parts be used?
                 ): # a `PhotoEditor`
     "Who edits."
     from fesgan.app.edit import photo_editor
-    if commercial: return cleared_editor(method, model, wish, from_aus)
+    if commercial: return cleared_editor(method, model, from_aus)
     if from_aus is not None and (method := method or "network") != "network":
         raise FesganError("--from-aus needs a --model that is steered by units; leave --method out.")
     return photo_editor(method, model, pick_device(device), reader)
@@ -747,8 +745,8 @@ Sheet = Annotated[bool, Option("--all",
 Mark = Annotated[str, Option(
     help="How the file says that it was edited: metadata, visible (in the corner, too) or none.")]
 Method = Annotated[str | None, Option(
-    help="transfer (the calm face's own pixels move), network, or auto: transfer, and the network for neutral. "
-         "Default: auto; network if a --model is given.")]
+    help="transfer (the face's own pixels move), network, or auto: transfer, or the network of a --model that is "
+         "given. Default: auto.")]
 Commercial = Annotated[bool, Option("--commercial",
     help="Use only parts whose licences allow a commercial purpose (see `fesgan licences`): expression transfer, with "
          "MediaPipe's landmarks (pip install 'fesgan[au]') instead of dlib's.")]
@@ -773,13 +771,13 @@ def edit(photo:PhotoFile,
     \b
     Examples:
       fesgan edit photo.jpg --to happy --strength 0.6 -o out.png
-      fesgan edit holiday/ --au AU12=4 --au AU06=2 -o smiling/
-      fesgan edit photo.jpg --like other.jpg -o out.png
+      fesgan edit holiday/ --like other.jpg -o smiling/
 
-    Start from a calm face: one that smiles gets a wider smile. Edit people who agree to it, and say so."""
+    Start from a calm face, or make it one with --to neutral: one that smiles gets a wider smile. Edit people who
+    agree to it, and say so."""
     wish,words,kind = read_edit(to, au, from_aus, like, strength, mark, all_, gif)
     pairs = _photos(photo, out, ENDINGS[kind])
-    editor = asked_editor(method, model, device, reader, from_aus, wish, commercial)
+    editor = asked_editor(method, model, device, reader, from_aus, commercial)
     wish = read_off(editor, wish, from_aus, like)
     edit_one = lambda source, target: edit_photo(editor, source, target, wish, words, strength, face, kind, mark)
     say_edited(pairs, *edit_each(pairs, edit_one))
@@ -826,7 +824,7 @@ def licences(name:Annotated[str | None, Argument(help="A part: everything behind
 
 # %% ../../nbs/app/01_cli.ipynb #27959079
 @app.command()
-def demo(model:DemoModel="auto",
+def demo(model:DemoModel="transfer",
          port:Annotated[int, Option(help="Port on this machine; 0: any that is free.", min=0, max=65535)]=7860,
          device:EditDevice="auto",
          browser:Annotated[bool, Option(help="Open the page in a browser at once.")]=True):

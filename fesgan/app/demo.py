@@ -218,8 +218,8 @@ def asked(model:str, # which is chosen at first
     sliders = [gr.Slider(*STRENGTHS, AT_FIRST.get(e, 0), step=.05, label=e, elem_id=f"slider-{e}") for e in EXPRESSIONS]
     if by_units: sliders += unit_sliders()
     with gr.Accordion("More", open=False):
-        others = [m for m in (*METHODS, *list_shipped()) if m not in (model, "network")]
-        name = gr.Dropdown([model, *others], value=model, label="Method (auto, transfer) or network")
+        others = [m for m in ("transfer", *list_shipped()) if m != model]
+        name = gr.Dropdown([model, *others], value=model, label="Transfer, or a network")
         face = gr.Number(0, label="Face, counted from the left; 0: all", precision=0, minimum=0)
         mark = gr.Radio(list(MARKS), value=MARKS[0], label="Mark of the download: in its metadata, visible, or none")
     return photo,name,mark,face,*sliders
@@ -253,7 +253,7 @@ def answers(editor, # from `opened`
     return show
 
 # %% ../../nbs/app/04_demo.ipynb #w8e22pw7
-def demo_page(model:str="auto", # one of `METHODS`, a generator that ships, or a run folder
+def demo_page(model:str="transfer", # or a generator that ships, or a run folder
               device="cpu", # where it works
               folder=None # where uploads and downloads lie while the page runs; a temporary folder if not given
              ): # Gradio's Blocks

@@ -6,9 +6,8 @@
 __all__ = ['LAYOUT', 'HEIC', 'TURNED', 'SURE', 'STRENGTHS', 'METHODS', 'SAVED', 'MARKS', 'NAMES', 'SOURCE', 'TAGS', 'Photo',
            'read_photo', 'Spot', 'positions', 'around', 'large_enough', 'find_spots', 'mesh_spots', 'choose_spots',
            'largest', 'expression_shares', 'checked_strength', 'blend', 'asked_values', 'Face', 'PhotoEditor',
-           'moved_shares', 'Mover', 'load_model', 'alignment', 'load_reader_of', 'Editor', 'Both', 'Either',
-           'photo_editor', 'as_photo', 'edit', 'stamp', 'written', 'save_photo', 'close_up', 'sheet', 'sweep',
-           'save_gif']
+           'moved_shares', 'Mover', 'load_model', 'alignment', 'load_reader_of', 'Editor', 'photo_editor', 'as_photo',
+           'edit', 'stamp', 'written', 'save_photo', 'close_up', 'sheet', 'sweep', 'save_gif']
 
 # %% ../../nbs/app/02_edit.ipynb #663e84a3
 import contextlib, io, re
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 
+from ..data.calming import calm_down
 from ..data.change import Change, put_back
 from ..data.faceset import to_float
 from ..data.expressions import CODES, EXPRESSIONS
@@ -291,7 +291,7 @@ def moved_shares(to # see `expression_shares` and `asked_values`
 
 # %% ../../nbs/app/02_edit.ipynb #90da77d0
 class Mover(PhotoEditor):
-    "Gives calm faces other expressions, or single action units, by expression transfer, without a network."
+    "Gives faces other expressions, or single action units, by expression transfer, without a network."
     label,by_units = "expression transfer",True
 
     def face(self, pixels, # uint8 (H, W, 3)
@@ -300,9 +300,11 @@ class Mover(PhotoEditor):
         "Measure a face."
         marks = to_marks(spot.points)
         matrix = head(marks)
-        calm = calm_face(warp(pixels, matrix*SIDE, SIDE), transform(matrix, marks))
+        found = calm_face(warp(pixels, matrix*SIDE, SIDE), transform(matrix, marks))
         side = round(1/np.linalg.norm(matrix[:, 0])) # of the square, in the photo's pixels
-        def change(to, strength=1.): return transfer(calm, {e: s*strength for e,s in moved_shares(to).items()}, side)
+        def change(to, strength=1.):
+            shares = {e: s*strength for e,s in moved_shares(to).items()}
+            return calm_down(found, shares["neutral"]) if [*shares] == ["neutral"] else transfer(found, shares, side)
         return Face(change, matrix)
 
 # %% ../../nbs/app/02_edit.ipynb #c0b24b6a
@@ -428,42 +430,15 @@ def face(self:Editor, pixels, # uint8 (H, W, 3)
         return Change(added=made[:3], movement=made[3:] if len(made) > 3 else None)
     return Face(change, spot.matrix(self.crop))
 
-# %% ../../nbs/app/02_edit.ipynb #4ca4bc0b
-class Both(PhotoEditor):
-    "Expression transfer, and a network for what it cannot do."
-    by_units = True
-
-    def __init__(self, model:str=MODEL, device="cpu", reader=None): # see `Editor`
-        self.network,self.mover = Editor(model, device, reader),Mover()
-        self.label = f"{self.mover.label}; {model} for calm faces"
-
-    def face(self, pixels, spot)->Face:
-        "A face prepared for both."
-        moved,made = (e.face(pixels, spot) for e in (self.mover, self.network))
-        return Either(moved, made, self.network.by_units)
-
-@dataclass
-class Either:
-    "A face that two editors have prepared."
-    moved: Face
-    made: Face
-    units_made: bool = False # is the second one steered by action units?
-
-    def edit(self, pixels, to="happy", strength:float=1.)->np.ndarray: # uint8 (H, W, 3); see `Face`
-        "The picture with this face edited by whoever does it better."
-        made = self.units_made if asked_values(to) else "neutral" in expression_shares(to)
-        by = self.made if made else self.moved
-        return by.edit(pixels, to, strength)
-
 # %% ../../nbs/app/02_edit.ipynb #2317f986
-METHODS = dict(auto=Both, transfer=lambda model, device, reader: Mover(), network=Editor)
+METHODS = "auto", "transfer", "network" # auto: transfer, or the network of a model that is named
 
-def photo_editor(method:str=None, # a key of `METHODS`; if not given: auto, or network if a model is named
+def photo_editor(method:str="auto", # one of `METHODS`
                  model:str=MODEL, device="cpu", reader=None # of the network, see `Editor`
                 )->PhotoEditor:
     "Whoever edits photos."
-    method = method or ("auto" if model == MODEL else "network")
-    return METHODS[choose(method, METHODS, "method")](model, device, reader)
+    moves = model == MODEL if choose(method or "auto", METHODS, "method") == "auto" else method == "transfer"
+    return Mover() if moves else Editor(model, device, reader)
 
 # %% ../../nbs/app/02_edit.ipynb #78a3b330
 def as_photo(image # a path, a `Photo`, a PIL image, or uint8 (H, W, 3)

@@ -80,14 +80,15 @@ def centres(n, # pixels a side
 def displacement(a:np.ndarray, # (68, 2), landmarks before
                  b:np.ndarray, # (68, 2), and after
                  n:int=80, # places a side
-                 box=(0, 0, 1, 1) # where they lie: left, top, right, bottom
+                 box=(0, 0, 1, 1), # where they lie: left, top, right, bottom
+                 without=() # landmarks that are left out
                 )->np.ndarray: # (n, n, 2), how far to the right and below each place's content comes from
     "The movement between two sets of landmarks."
     from scipy.interpolate import RBFInterpolator
     eyes = irises(a)
     corners = np.repeat([(b[e]-a[e])[[0, 3]].mean(0) for e in EYES], 3, axis=0) # irises go with the corners of eyes
-    still = np.r_[_RIM, hairline(a)]
-    known,come = np.r_[b, eyes+corners, still],np.r_[a-b, -corners, 0*still]
+    still,kept = np.r_[_RIM, hairline(a)],np.delete(np.arange(68), without)
+    known,come = np.r_[b[kept], eyes+corners, still],np.r_[(a-b)[kept], -corners, 0*still]
     spline = RBFInterpolator(known, come, kernel="thin_plate_spline", smoothing=1e-4)
     return spline(centres(n, box)).reshape(n, n, 2)
 
