@@ -77,7 +77,7 @@ def outcome(claim:Claim,
             row # of `read_verdicts`
            )->str:
     "What a verdict means for a claim."
-    if row["size"] == "toy": return "not tested"
+    if row["size"] in ("toy", "shipped"): return "not tested"
     if row["verdict"] in ("yes", "no"): return "held" if row["verdict"] == claim.expects else "did not hold"
     leaning = lean(row["why"], claim.asks)
     if not leaning: return "undecided"
@@ -99,8 +99,9 @@ def claims_table(reports # folders of published reports
 
 # %% ../../nbs/reporting/06_claims.ipynb #dac5f32b
 HEAD = ("# What became of the papers' claims", "",
-        "Each claim with every report that tested it by more than a toy run. *Held weakly*, *failed weakly*: all that "
-        "was measured and shown goes one way, but there was one training of each system, and another may say otherwise. "
+        "Each claim with every report whose own trainings, longer than a toy run's, tested it. *Held weakly*, *failed "
+        "weakly*: all that was measured and shown goes one way, but there was one training of each system, and another "
+        "may say otherwise. "
         "*Undecided*: measures contradict each other, or show nothing. Read from the verdicts of the reports, by "
         "[06_claims](../nbs/reporting/06_claims.ipynb).")
 
