@@ -53,7 +53,7 @@ def seam(there:np.ndarray, # (68, 2), with a closed mouth
         )->tuple: # how far below the line each place lies, and how far beyond the corners, (side, side), shares
     "The line where lips meet."
     from scipy.interpolate import PchipInterpolator
-    line = there[60:65][np.argsort(there[60:65, 0])]
+    line = there[60:65][np.argsort(there[60:65, 0])] + np.outer(np.arange(5), (1e-6, 0)) # never one above the other
     x,y = np.moveaxis(centres(side).reshape(side, side, 2), -1, 0)
     (left,_),(right,_) = line[[0, -1]]
     return y-PchipInterpolator(*line.T)(x.clip(left, right)),np.maximum(left-x, x-right).clip(0)
