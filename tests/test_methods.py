@@ -17,5 +17,6 @@ def test_both_methods_are_read_by_strangers(tmp_path):
     assert set(pd.read_csv(tmp_path/"out"/"identity.csv").method) >= {"network", "transfer", "true face"}
     assert all((tmp_path/"out"/f"{name}.jpg").is_file() for name in ("sheet_network", "sheet_transfer", "sheet_calm", "zoom_mouth", "zoom_eyes"))
     assert set(pd.read_csv(tmp_path/"out"/"calm.csv").method) == {"unchanged", "network", "transfer", "true face"}
+    assert set(pd.read_csv(tmp_path/"out"/"from_smile.csv").method) == {"unchanged", "network", "transfer"}
     sentence, = json.loads((tmp_path/"out"/"measurements.json").read_text())["sentences"]
     assert "(n = 6, 1 people)" in sentence

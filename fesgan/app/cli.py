@@ -773,8 +773,8 @@ def edit(photo:PhotoFile,
       fesgan edit photo.jpg --to happy --strength 0.6 -o out.png
       fesgan edit holiday/ --like other.jpg -o smiling/
 
-    Start from a calm face, or make it one with --to neutral: one that smiles gets a wider smile. Edit people who
-    agree to it, and say so."""
+    A smile is taken back where another expression is asked for; asked for one, it gets wider. Edit people who agree
+    to it, and say so."""
     wish,words,kind = read_edit(to, au, from_aus, like, strength, mark, all_, gif)
     pairs = _photos(photo, out, ENDINGS[kind])
     editor = asked_editor(method, model, device, reader, from_aus, commercial)

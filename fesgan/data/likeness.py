@@ -75,10 +75,11 @@ def read_expressions(marks:np.ndarray, # (68, 2), landmarks in the unit square, 
 SEEN,TRACE = .15,.1 # strengths
 FURTHER = 1.6 # what is given or taken back, as a multiple of what is found
 
-def strengths(found:dict # from `read_expressions`
+def strengths(found:dict, # from `read_expressions`
+              least:float=SEEN # the largest share below which a face is calm
              )->dict: # expression -> strength, 0 to 1; those that count, nothing for a calm face
     "What to give somebody else, or to take back."
-    if max(found.values()) < SEEN: return {}
+    if max(found.values()) < least: return {}
     return {e: min(FURTHER*s, 1.) for e,s in found.items() if s >= TRACE}
 
 def shown_expressions(marks:np.ndarray, # (68, 2), landmarks in the picture
