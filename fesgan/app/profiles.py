@@ -98,7 +98,7 @@ class JudgePart(Part):
     settings: Scalars = Field({}, description="`like` (small or paper), and fields of JudgeSettings that differ")
     limit: Count | None = Field(None, description="at most so many training faces, 1 or more; null: all")
     seeds: Seeds = Field([0], description=SEEDS + ": a network for each")
-    keys: Keys | None = Field(None, description="keys of judges in data/judges, which are taken instead of training any")
+    keys: Keys | None = Field(None, description="keys of judges in data/judges, taken instead of training any")
 
 # %% ../../nbs/app/00_profiles.ipynb #a695316a
 class PeoplePart(Part):
