@@ -123,6 +123,7 @@ def claims_page(reports # folders of published reports, beside the page
             lines += ["", claim, "", *map(claim_line, rows.itertuples())]
     return "\n".join([*lines, ""])
 
+# %% ../../nbs/reporting/06_claims.ipynb #0b4057bc
 def write_claims(folder # of all published reports
                 )->Path: # the page, beside the reports
     "Write the page of claims."
