@@ -26,7 +26,7 @@ from ..data.expressions import CODES, EXPRESSIONS
 from ..data.faces import (MAX_PIXELS, MIN_FACE, TEMPLATES, anchors, dlib_api, find_faces, find_landmarks,
                                open_image, similarity, soft_polygon, to_rgb, transform, warp)
 from ..data.landmarker import open_points
-from ..data.likeness import read_expressions, shown_expressions
+from ..data.likeness import read_expressions, shown_expressions, strengths
 from ..data.transfer import MOVED, SIDE, by_part, calm_face, head, to_marks
 from ..data.units import MOST, UNITS, to_unit, unit_vector
 from ..files import MODEL, FesganError, atomic, choose, new_file, shipped
@@ -305,12 +305,12 @@ class Mover(PhotoEditor):
         matrix = head(marks)
         found = calm_face(warp(pixels, matrix*SIDE, SIDE), transform(matrix, marks))
         side = round(1/np.linalg.norm(matrix[:, 0])) # of the square, in the photo's pixels
-        most = max((shown := read_expressions(found.marks)), key=shown.get)
+        shows = read_expressions(found.marks)
         def change(to, strength=1.):
             shares = {e: s*strength for e,s in moved_shares(to).items()}
-            if [*shares] == ["neutral"]: return calm_down(found, shares["neutral"])
-            instead = not asked_values(to) and most not in shares # a smile grows, but it does not stay in anger
-            return replaced(found, shares, side, share=float(instead), least=SURELY)
+            if [*shares] == ["neutral"]: return calm_down(found, strengths(shows), shares["neutral"])
+            on_top = asked_values(to) or max(shows, key=shows.get) in shares # a smile grows, but does not stay in anger
+            return replaced(found, {} if on_top else strengths(shows, SURELY), shares, side)
         return Face(change, matrix)
 
 # %% ../../nbs/app/02_edit.ipynb #c0b24b6a

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['Name', 'Folder', 'Count', 'Seed', 'Seeds', 'SEEDS', 'Key', 'Keys', 'Scalars', 'View', 'Ablation', 'Pair', 'RULES',
-           'SIZES', 'Groups', 'Views', 'Seconds', 'OPTIONS', 'CELL', 'EVALUATION', 'RUN_KEYS', 'repository',
+           'SIZES', 'Groups', 'Views', 'Seconds', 'NETWORKS', 'OPTIONS', 'CELL', 'EVALUATION', 'RUN_KEYS', 'repository',
            'find_profile', 'Part', 'Data', 'JudgePart', 'PeoplePart', 'ReaderPart', 'Augment', 'TestFaces', 'Contents',
-           'Profile', 'at', 'sentence', 'checked', 'read_profile', 'merged', 'settings', 'read_sweep', 'sweep_folder',
-           'study_runs', 'study_folders', 'published_runs', 'run_system', 'check_starts', 'check_readers', 'check_runs',
-           'check_ablations', 'check_sweep', 'check_judges', 'check_data', 'check_files', 'check_values', 'schema',
-           'write_schema']
+           'Profile', 'at', 'asked_keys', 'sentence', 'checked', 'read_profile', 'merged', 'settings', 'read_sweep',
+           'sweep_folder', 'study_runs', 'study_folders', 'published_runs', 'run_system', 'check_starts',
+           'check_readers', 'check_runs', 'check_ablations', 'check_sweep', 'check_judges', 'check_data', 'check_files',
+           'check_values', 'schema', 'write_schema']
 
 # %% ../../nbs/app/00_profiles.ipynb #15c18992
 import csv, json, os, re, reprlib
@@ -194,12 +194,22 @@ def _known_pairs(p): # a Profile
                                   f"{', '.join(p.variants)}, or two of the shipped {', '.join(p.shipped) or '(none)'}.")
 
 # %% ../../nbs/app/00_profiles.ipynb #e0f483cb
+NETWORKS = dict(judge="judges", second="judges", reader="readers") # part of a profile -> their folder in data/
+
+def asked_keys(part # of a profile, as a dict, or nothing
+              )->list: # keys of networks that are taken
+    "What a part takes instead of training it."
+    part = part or {}
+    return part.get("keys") or [key for key in [part.get("key")] if key]
+
 def _known_networks(p): # a Profile
     "What is taken is not trained."
-    for part,key in (("judge", "keys"), ("second", "keys"), ("reader", "key")):
-        said = getattr(p, part).model_fields_set if getattr(p, part) else set()
-        if getattr(getattr(p, part), key, None) and said-{key}:
-            raise FesganError(f"{part}: {key} names what exists already, {', '.join(sorted(said-{key}))} how to train "
+    for name in NETWORKS:
+        said = getattr(p, name).model_dump(exclude_unset=True) if getattr(p, name) else {}
+        trained = sorted(said.keys()-{"key", "keys"})
+        if asked_keys(said) and trained:
+            key = "keys" if "keys" in said else "key"
+            raise FesganError(f"{name}: {key} names what exists already, {', '.join(trained)} how to train "
                               "another; give one of them.")
 
 # %% ../../nbs/app/00_profiles.ipynb #zutt4wbk
@@ -495,11 +505,10 @@ def check_files(profile:dict, # checked
     for key,kind in (("views", "nbs/study/[23]*.ipynb"), ("shipped", "data/models/*.safetensors")):
         with at(f"{where}, {key}"):
             for name in profile.get(key, []): choose(name, sorted(p.stem for p in root.glob(kind)), "entry")
-    places = dict(judge="judges", second="judges", reader="readers")
-    for part,folder in places.items():
-        known,said = sorted(p.stem for p in root.glob(f"data/{folder}/*.safetensors")),profile.get(part) or {}
+    for part,folder in NETWORKS.items():
+        known = sorted(p.stem for p in root.glob(f"data/{folder}/*.safetensors"))
         with at(f"{where}, {part}"):
-            for key in said.get("keys") or [said[k] for k in ("key",) if said.get(k)]: choose(key, known, "key")
+            for key in asked_keys(profile.get(part)): choose(key, known, "key")
     path,report = profile.get("inception"),profile.get("published")
     if path and not (root/path).is_file():
         raise FesganError(f"{where}, inception: {path!r} is not there; name a file with Inception's weights.")

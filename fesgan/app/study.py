@@ -173,7 +173,7 @@ def take_up(published, # a run folder of a report
     folder.mkdir(parents=True, exist_ok=True)
     for weights in shipped("models").glob("*.safetensors"):
         if sha256(weights) == measured["generator_sha256"]: shutil.copyfile(weights, folder/"generator.safetensors")
-    for file in [*published.iterdir(), published/"metrics.json"]: shutil.copyfile(file, folder/file.name)
+    for file in published.iterdir(): shutil.copyfile(file, folder/file.name)
 
 # %% ../../nbs/app/00e_study.ipynb #156cb004
 def run_study(profile:Path, # the yaml file

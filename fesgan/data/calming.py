@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'PAIRS', 'THIN', 'UPPER', 'LOWER', 'ABOVE', 'FOLLOW', 'RISE', 'INSIDE', 'SOFT', 'WIDER', 'FADED', 'DARK',
-           'LINE', 'opening', 'uncrossed', 'closed', 'calm_marks', 'seam', 'parted', 'lip_line', 'replaced',
+           'LINE', 'opening', 'uncrossed', 'closed', 'closes', 'calm_marks', 'seam', 'parted', 'lip_line', 'replaced',
            'calm_down']
 
 # %% ../../nbs/data/03d_calming.ipynb #27ea7768
 import numpy as np
 
-from .likeness import SEEN, read_expressions, strengths
 from .transfer import (BOX, OPEN, SIDE, Calm, Movement, centres, displacement, enlarged, head_area,
                                   load_movement, mouth, moved_marks, shading, tensor, transfer)
 
@@ -46,6 +45,10 @@ def closed(marks:np.ndarray # (68, 2)
     for (a,b),place in zip(PAIRS, line): out[a] = out[b] = place
     return out
 
+# %% ../../nbs/data/03d_calming.ipynb #b8f0d101
+def closes(face:Calm, share:float)->bool: # is there an open mouth, and is all that is shown taken back?
+    return share == 1 and opening(face.marks) > OPEN
+
 def calm_marks(face:Calm,
                shown:dict, # expression -> strength, see `read_expressions`
                share:float=1., # how much of it is taken back, 0 to 1
@@ -53,7 +56,7 @@ def calm_marks(face:Calm,
               )->np.ndarray: # (68, 2)
     "Where landmarks of a face go when it calms down."
     there = uncrossed(moved_marks(face, {e: -share*s for e,s in shown.items()}, movement or load_movement()))
-    return closed(there) if share == 1 and opening(face.marks) > OPEN else there
+    return closed(there) if closes(face, share) else there
 
 # %% ../../nbs/data/03d_calming.ipynb #b2f5ecfa
 INSIDE = .013 # shares of the square's side
@@ -91,29 +94,29 @@ def lip_line(there)->np.ndarray: # float (SIDE, SIDE, 1), a factor
 
 # %% ../../nbs/data/03d_calming.ipynb #91518c24
 def replaced(face:Calm, # whatever it shows
+             shown:dict, # what that is, see `strengths`; nothing for a calm face
              shares:dict, # what it is to show, see `transfer`
              side:int=SIDE, # pixels of the square, in the photo
              share:float=1., # how much of what is shown is taken back, 0 to 1
-             least:float=SEEN, # see `strengths`
              movement:Movement=None # the one that ships
             ): # `Change` of the unit square
     "Take back what a face shows, and give it something else."
     from fesgan.data.change import Change
     v = movement or load_movement()
-    shown = strengths(read_expressions(face.marks, movement=v), least)
     if not share or not shown: return transfer(face, shares, side, v)
     calm = Calm(calm_marks(face, shown, share, v), face.skin, face.colour)
     there = uncrossed(moved_marks(calm, shares, v))
-    closes,inside = share == 1 and opening(face.marks) > OPEN,mouth(calm, there, shares, v, side)
-    way = parted(face.marks, there) if closes else displacement(face.marks, there)
+    shuts,inside = closes(face, share),mouth(calm, there, shares, v, side)
+    way = parted(face.marks, there) if shuts else displacement(face.marks, there)
     light = shading(face, there, {e: -FADED*share*s for e,s in shown.items()}, v)*shading(calm, there, shares, v)
-    if closes and inside is None: light = light*lip_line(there)
+    if shuts and inside is None: light = light*lip_line(there)
     return Change(tensor(way*head_area(there, len(way))), tensor(light),
                   None if inside is None else tensor(inside), BOX, rim=1/16)
 
 def calm_down(face:Calm, # whatever it shows
+              shown:dict, # what that is, see `strengths`
               share:float=1., # how much of it is taken back; more than 1 is as 1
               movement:Movement=None # the one that ships
              ): # `Change` of the unit square; nothing for a face that is calm
     "Take back what a face shows."
-    return replaced(face, {}, share=min(share, 1.), movement=movement)
+    return replaced(face, shown, {}, share=min(share, 1.), movement=movement)
