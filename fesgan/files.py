@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['WAYS_OUT', 'MODEL', 'EVALUATED', 'MEASURED', 'WEIGHTS', 'FesganError', 'choose', 'os_sentence', 'project', 'shipped',
-           'cache_folder', 'temporary', 'alive', 'sweep_stale', 'disk_is_full', 'atomic', 'sha256', 'weight_places',
-           'fetch', 'weights', 'keep_memory', 'pick_device', 'stop_signals', 'duration', 'Work', 'progress_bar',
-           'Progress', 'stranger', 'own_folder', 'writing', 'parse_yaml', 'read_yaml', 'new_file']
+           'cache_folder', 'temporary', 'alive', 'sweep_stale', 'disk_is_full', 'atomic', 'references_file', 'sha256',
+           'weight_places', 'fetch', 'weights', 'keep_memory', 'pick_device', 'stop_signals', 'duration', 'Work',
+           'progress_bar', 'Progress', 'stranger', 'own_folder', 'writing', 'parse_yaml', 'read_yaml', 'new_file']
 
 # %% ../nbs/00_files.ipynb #c8c958e2
 import contextlib, errno, fnmatch, glob, hashlib, os, platform, re, shutil, stat, sys, time, urllib.request
@@ -142,6 +142,14 @@ def atomic(path # the file's final name
 # %% ../nbs/00_files.ipynb #6270ce02
 EVALUATED = ("metrics.json", "edits.csv", "references.csv", "recognition.npz", "units.npz") # what an evaluation writes
 MEASURED = (*EVALUATED, "augmented.npz", "groups.json") # all that speaks of a generator, and is void with it
+
+# %% ../nbs/00_files.ipynb #ab5665be
+def references_file(folder # a run folder
+                   )->Path: # its own, or that of all runs of its report
+    "Where the references of a run stand, or would stand."
+    folder = Path(folder).absolute()
+    places = [folder, *(p for p in folder.parents if p.name == "runs")]
+    return next((f for p in places if (f := p/"references.csv").is_file()), folder/"references.csv")
 
 # %% ../nbs/00_files.ipynb #6270ce8d
 def sha256(data # bytes, text or a Path

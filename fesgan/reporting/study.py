@@ -367,6 +367,13 @@ def claims_verdict(claims:pd.DataFrame, # from `variants_claims`
 # %% ../../nbs/reporting/04_study.ipynb #79860343
 SMALL = ("params.yaml", "provenance.json", "history.jsonl", *EVALUATED, "augmented.npz") # of a run
 
+def _keep_once(runs, file):
+    "What all run folders below `runs` have alike stands beside them instead."
+    copies = [p.parent/file for p in runs.rglob("params.yaml")]
+    if not all(c.is_file() for c in copies) or len({c.read_bytes() for c in copies}) != 1: return
+    copies[0].rename(runs/file)
+    for other in copies[1:]: other.unlink()
+
 def _copy_results(work, group, new, runs):
     "The small part of a group, below `new`."
     for part in ("tables", "figures", "kept"):
@@ -376,6 +383,7 @@ def _copy_results(work, group, new, runs):
         kept.mkdir(parents=True)
         for file in SMALL:
             if (run/file).is_file(): shutil.copyfile(run/file, kept/file)
+    _keep_once(new/"runs", "references.csv")
     for path in [*sorted((work/"judges").glob("*.json")), *sorted((work/"judges").glob("*.npz"))]:
         (new/"judges").mkdir(exist_ok=True)
         shutil.copyfile(path, new/"judges"/path.name)

@@ -17,7 +17,7 @@ __all__ = ['METRICS', 'TO_TRUTH', 'UNREADABLE', 'BOOKKEEPING', 'REFERENCES', 'DA
 import itertools, json, math, re
 from pathlib import Path
 import numpy as np, pandas as pd, yaml
-from ..files import FesganError, atomic, choose, read_yaml, shipped
+from ..files import FesganError, atomic, choose, read_yaml, references_file, shipped
 from ..evaluation.jury import JURY, own_judges
 from ..evaluation.recognition import against_real, agreement, gain, moved, read_real, recognised
 from ..evaluation.statistics import few, format_p, holm, paired, subjects, summary
@@ -226,10 +226,10 @@ def read_references(folders # run folders
     folders,parts,missing = [Path(f) for f in folders],[],[]
     sets = {m: {} for m in REFERENCES}
     for folder,p in zip(folders, read_variants(folders), strict=True):
-        if not (folder/"references.csv").is_file():
+        if not references_file(folder).is_file():
             missing.append(p["label"])
             continue
-        table = _table_of(folder/"references.csv", ("method", "row", "subject", "target"))
+        table = _table_of(references_file(folder), ("method", "row", "subject", "target"))
         run = dict(label=p["label"], variant=p["variant"], seed=p["seed"], run=folder.name)
         parts.append(table.assign(subject=subjects(table), **run))
         _add_sets(sets, folder)
