@@ -165,7 +165,7 @@ def test_the_work_folder_is_no_target(finished):
 # ---- the page over all reports
 
 def test_the_page_of_claims_is_what_the_reports_say():
-    assert (ROOT/"reports"/"claims.md").read_text() == claims_page([p.parent for p in sorted((ROOT/"reports").glob("*/README.md"))])
+    assert (ROOT/"reports"/"claims.md").read_text() == claims_page([p.parent for p in sorted((ROOT/"reports").glob("*/verdicts.json"))])
 
 
 def test_publishing_writes_the_page_of_claims_anew(finished, published):

@@ -54,7 +54,7 @@ def test_report(work, done):
         assert broken_links(out/group/"index.html") == []
         assert len(list((out/group/"runs").rglob("metrics.json"))) == runs
         assert len(pd.read_csv(out/group/"tables"/"table_usgan.csv").query("seeds != '–'")) == runs
-        assert {p.suffix for p in (out/group/"figures").iterdir()} in ({".png"}, {".png", ".svg"})  # faces are not drawn
+        assert {p.suffix for p in (out/group/"figures").iterdir()} <= {".jpg", ".png", ".svg"}
     front = (out/"README.md").read_text()
     assert all(q in front for q in ("Does the ultimate skip help?", "Do six blocks do better than one?", "Does attention in the residual block"))
     assert front.index("Shipped weights") < front.index("A toy run")

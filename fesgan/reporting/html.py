@@ -375,7 +375,7 @@ def finished_report(work # work folder of a study
     raise FesganError(f"The report in {work} is void: {changed[0]}{more} changed after it was written. {again}")
 
 # %% ../../nbs/reporting/02_html.ipynb #92ce915f
-REPORT = {"README.md", "index.html", "shipped", "trained", "sweep"} # what lies in a published report
+REPORT = {"README.md", "index.html", "verdicts.json", "shipped", "trained", "sweep"} # what lies in a published report
 
 def check_target(out # where a report is to go
                 )->Path: # missing, empty, or a report
