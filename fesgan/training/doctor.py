@@ -23,6 +23,7 @@ from ..data.faces import read_image
 from ..data.units import MOST
 from ..files import FesganError
 from ..models.conditions import CONDITIONS
+from ..models.eggan import LEVELS
 from ..models.ganimation import kept_share
 from ..models.generator import load_generator
 from .systems import CLOSED, from_params
@@ -54,7 +55,15 @@ class RunFacts:
         return np.array([line[name] for line in self.history if name in line], float)
 
     @property
-    def condition(self): return CONDITIONS[self.params.get("condition", "label")].term # `cls` or `aus`
+    def condition(self)->str: # `cls` or `aus`; `levels`, where a classifier of its own reads action units
+        "The term by which edits are held to what was asked for."
+        own = "levels" if len(self.term("generator/levels")) else None
+        return own or CONDITIONS[self.params.get("condition", "label")].term
+
+    @property
+    def kept(self)->str: # the name of a weight
+        "What holds edits to the input: the cycle, or the face drawn again."
+        return "l_cyc" if "l_cyc" in self.params else "l_rec"
 
 def read_run_facts(folder, # a run folder
                    faces:FaceSet=None # see `RunFacts`
@@ -140,8 +149,8 @@ def check_change(run:RunFacts)->Finding:
     if change >= VISIBLE: return fine(text)
     weight = f"l_{run.condition}"
     return found(f"Nothing changes: {text}.",
-                 f"Make the condition worth more ({weight} is {run.params.get(weight)}) or the cycle less (l_cyc is "
-                 f"{run.params.get('l_cyc')}), and look at the mask, if there is one.")
+                 f"Make the condition worth more ({weight} is {run.params.get(weight)}) or the input less ({run.kept} is "
+                 f"{run.params.get(run.kept)}), and look at the mask, if there is one.")
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70026
 ALIKE = .1 # of the change, by which edits of one face differ between targets
@@ -204,26 +213,28 @@ def check_critic(run:RunFacts)->Finding:
                  f"or with a larger l_gp (now {p.get('l_gp')}).")
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70038
-GUESSING = dict(cls=.97, aus=.65) # share of that price which a generator must get below
+GUESSING = dict(cls=.97, aus=.65, levels=.39) # share of that price which a generator must get below
 
 def price_of_guessing(run:RunFacts, values:np.ndarray)->float:
-    "What the term is for whoever knows nothing: of seven labels, or at the start."
-    return math.log(len(EXPRESSIONS)) if run.condition == "cls" else float(values[:4].mean())
+    "What the term is for whoever knows nothing: of seven labels, of six levels, or at the start."
+    choices = dict(cls=len(EXPRESSIONS), levels=LEVELS).get(run.condition)
+    return math.log(choices) if choices else float(values[:4].mean())
 
 def check_condition(run:RunFacts)->Finding:
     "Do edits show what was asked for?"
     k = run.condition
-    task,critic = run.term(f"generator/{k}"),run.term(f"critic/{k}")
+    reader = "classifier" if k == "levels" else "critic"
+    task,real = run.term(f"generator/{k}"),run.term(f"{reader}/{k}")
     if not len(task): return unseen("this system is not asked for a condition")
     late,guess = early_late(task)[1],price_of_guessing(run, task)
     text = f"the generator's {k} term ended at {late:.3f}; guessing is {guess:.3f}"
     if late < GUESSING[k]*guess: return fine(text)
-    if len(critic) and early_late(critic)[1] >= GUESSING[k]*price_of_guessing(run, critic):
-        return found(f"Nobody reads the labels: {text}, and the critic is no better on real faces.",
+    if len(real) and early_late(real)[1] >= GUESSING[k]*price_of_guessing(run, real):
+        return found(f"Nobody reads the labels: {text}, and the {reader} is no better on real faces.",
                      "Train longer; if it was long, the labels do not fit the faces: look at some of each expression, "
                      "and check with --faces.")
-    weights = f"l_{k} (now {run.params.get(f'l_{k}')}) or lower l_cyc (now {run.params.get('l_cyc')})"
-    return found(f"Edits do not show what was asked for: {text}, though the critic reads real faces.",
+    weights = f"l_{k} (now {run.params.get(f'l_{k}')}) or lower {run.kept} (now {run.params.get(run.kept)})"
+    return found(f"Edits do not show what was asked for: {text}, though the {reader} reads real faces.",
                  f"Raise {weights}; train longer.")
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70042
