@@ -486,4 +486,4 @@ def save_verdicts(out, # reports of one profile
     for group,(size,_) in groups.items():
         answers = read_answers(Path(work)/"results"/group)
         kept += [dict(group=group, size=size) | a["verdict"] for a in answers if a["verdict"]]
-    with atomic(Path(out)/"verdicts.json") as tmp: tmp.write_text(json.dumps(dict(verdicts=kept), indent=1, ensure_ascii=False))
+    "Write `verdicts.json`: each `Verdict` with its group and the key of its size."
