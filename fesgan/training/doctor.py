@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STEEP', 'NO_HISTORY', 'SHORT', 'VISIBLE', 'ALIKE', 'TRIVIAL', 'ONE_LEVEL', 'OPEN', 'ENOUGH', 'SETTLED', 'GUESSING',
            'MOSTLY', 'CHECKS', 'last_sheet', 'RunFacts', 'read_run_facts', 'Finding', 'found', 'fine', 'unseen',
-           'early_late', 'damage', 'check_numbers', 'check_length', 'grey_levels', 'check_change', 'check_targets',
-           'check_mask', 'check_critic', 'price_of_guessing', 'check_condition', 'check_crop', 'check_units',
-           'check_labels', 'diagnose', 'diagnosis_lines']
+           'early_late', 'damage', 'check_numbers', 'check_length', 'grey_levels', 'holding', 'check_change',
+           'check_targets', 'check_mask', 'check_critic', 'price_of_guessing', 'check_condition', 'check_crop',
+           'check_units', 'check_labels', 'diagnose', 'diagnosis_lines']
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70004
 import math
@@ -59,11 +59,6 @@ class RunFacts:
         "The term by which edits are held to what was asked for."
         own = "levels" if len(self.term("generator/levels")) else None
         return own or CONDITIONS[self.params.get("condition", "label")].term
-
-    @property
-    def kept(self)->str: # the name of a weight
-        "What holds edits to the input: the cycle, or the face drawn again."
-        return "l_cyc" if "l_cyc" in self.params else "l_rec"
 
 def read_run_facts(folder, # a run folder
                    faces:FaceSet=None # see `RunFacts`
@@ -141,6 +136,11 @@ def grey_levels(a, b)->float: # two stacks of pictures that can be subtracted
     "Mean absolute difference."
     return float(np.abs(a.astype(float)-b.astype(float)).mean())
 
+def holding(run:RunFacts)->str: # like "l_cyc (now 10.0)"
+    "The weight that holds edits to the input: of the cycle, or of the face drawn again."
+    name = "l_cyc" if "l_cyc" in run.params else "l_rec"
+    return f"{name} (now {run.params.get(name)})"
+
 def check_change(run:RunFacts)->Finding:
     "Do edits differ from their faces?"
     if run.sheet is None: return unseen("there are no samples")
@@ -149,8 +149,8 @@ def check_change(run:RunFacts)->Finding:
     if change >= VISIBLE: return fine(text)
     weight = f"l_{run.condition}"
     return found(f"Nothing changes: {text}.",
-                 f"Make the condition worth more ({weight} is {run.params.get(weight)}) or the input less ({run.kept} is "
-                 f"{run.params.get(run.kept)}), and look at the mask, if there is one.")
+                 f"Raise {weight} (now {run.params.get(weight)}) or lower {holding(run)}, and look at the mask, if "
+                 "there is one.")
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70026
 ALIKE = .1 # of the change, by which edits of one face differ between targets
@@ -233,7 +233,7 @@ def check_condition(run:RunFacts)->Finding:
         return found(f"Nobody reads the labels: {text}, and the {reader} is no better on real faces.",
                      "Train longer; if it was long, the labels do not fit the faces: look at some of each expression, "
                      "and check with --faces.")
-    weights = f"l_{k} (now {run.params.get(f'l_{k}')}) or lower {run.kept} (now {run.params.get(run.kept)})"
+    weights = f"l_{k} (now {run.params.get(f'l_{k}')}) or lower {holding(run)}"
     return found(f"Edits do not show what was asked for: {text}, though the {reader} reads real faces.",
                  f"Raise {weights}; train longer.")
 
