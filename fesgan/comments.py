@@ -23,9 +23,9 @@ class Docstring(str):
 
 def _comments(function): # a paragraph, or none
     from fastcore.docments import docments
-    try: found = docments(function)
+    try: comments = docments(function)
     except (OSError, TypeError, SyntaxError): return [] # no source: typed into a prompt, or packed away
-    lines = [f"{name}: {' '.join(comment.split())}" for name,comment in found.items() if comment and name != "self"]
+    lines = [f"{name}: {' '.join(comment.split())}" for name,comment in comments.items() if comment and name != "self"]
     return ["\n".join(lines).replace("\nreturn:", "\n->").removeprefix("return:")]*bool(lines)
 
 # %% ../nbs/02_comments.ipynb #61a090d0

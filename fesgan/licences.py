@@ -29,24 +29,24 @@ class Part:
 @lru_cache
 def read_parts()->dict: # name -> Part
     "All parts."
-    told = read_yaml(shipped("licences.yaml"))
-    return {k: Part(k, **{f: tuple(v) if isinstance(v, list) else v for f,v in p.items()}) for k,p in told.items()}
+    entries = read_yaml(shipped("licences.yaml"))
+    return {k: Part(k, **{f: tuple(v) if isinstance(v, list) else v for f,v in p.items()}) for k,p in entries.items()}
 
 # %% ../nbs/03_licences.ipynb #ea575449
 def chain(name:str # of a part
          )->list: # Part: itself, what it was made from, and what that was made from
     "Everything that stands behind a part."
     part = read_parts()[choose(name, read_parts(), "part")]
-    found = [part]
-    for other in part.made_from: found += [p for p in chain(other) if p not in found]
-    return found
+    parts = [part]
+    for other in part.made_from: parts += [p for p in chain(other) if p not in parts]
+    return parts
 
 def part_of(file:str # path in the repository
            )->Part:
     "The part that a file belongs to."
-    found = [p for p in read_parts().values() if any(fnmatch.fnmatch(file, f) for f in p.files)]
-    if len(found) == 1: return found[0]
-    owners = ", ".join(p.name for p in found) or "no part"
+    parts = [p for p in read_parts().values() if any(fnmatch.fnmatch(file, f) for f in p.files)]
+    if len(parts) == 1: return parts[0]
+    owners = ", ".join(p.name for p in parts) or "no part"
     raise FesganError(f"{file} belongs to {owners}; data/licences.yaml must name one.")
 
 def uncleared(*names # of parts that shall be used

@@ -668,9 +668,9 @@ def read_off(editor, # from `asked_editor`
     from fesgan.app.edit import read_photo
     if from_aus is not None: return editor.units_of(read_photo(from_aus))
     if like is None: return wish
-    shown = editor.shown(read_photo(like))
-    typer.echo(f"{like} shows {', '.join(f'{e} {s:.2f}' for e,s in shown.items())}.")
-    return shown
+    shares = editor.shown(read_photo(like))
+    typer.echo(f"{like} shows {', '.join(f'{e} {s:.2f}' for e,s in shares.items())}.")
+    return shares
 
 # %% ../../nbs/app/01_cli.ipynb #s8ow5ijz
 def edit_photo(editor, # a `PhotoEditor`

@@ -85,12 +85,12 @@ def foreign(method:str, # GET, POST, ...
             headers:list # (name in lower case, value)
            )->str: # empty if the request may pass
     "Why a request is not the page's own."
-    said = lambda name: [v for k,v in headers if k == name]
-    hosts,sites = said("host"),said("sec-fetch-site")
+    header = lambda name: [v for k,v in headers if k == name]
+    hosts,sites = header("host"),header("sec-fetch-site")
     if len(hosts) != 1 or not re.fullmatch(r"(127\.0\.0\.1|localhost)(:\d+)?", hosts[0]):
         return "This page answers under 127.0.0.1 and localhost only."
-    if any(origin != f"http://{hosts[0]}" for origin in said("origin")): return "This page answers no other page."
-    followed = (method, path, said("sec-fetch-dest")) == ("GET", "/", ["document"]) # a link to the page
+    if any(origin != f"http://{hosts[0]}" for origin in header("origin")): return "This page answers no other page."
+    followed = (method, path, header("sec-fetch-dest")) == ("GET", "/", ["document"]) # a link to the page
     if not followed and any(s not in ("same-origin", "none") for s in sites): return "This page answers no other page."
     return ""
 

@@ -58,13 +58,13 @@ def _exif(img): # bytes, or None
     for tag in LAYOUT & set(notes): del notes[tag]
     return notes.tobytes() if notes else None
 
-def _kept(img, told): # a dictionary, see `Photo`
+def _kept(img, info): # a dictionary, see `Photo`
     "What else a file says about its picture."
-    rights = told.get("photoshop") or {}
+    rights = info.get("photoshop") or {}
     text = {k: v for k,v in getattr(img, "text", {}).items() if not k.startswith(("XML:", "Raw profile"))}
-    found = dict(xmp=told.get("xmp"), dpi=told.get("dpi"), text=text, comment=told.get("comment"))
-    if isinstance(rights, dict): found["iptc"] = rights.get(0x0404)
-    return {k: v for k,v in found.items() if v}
+    kept = dict(xmp=info.get("xmp"), dpi=info.get("dpi"), text=text, comment=info.get("comment"))
+    if isinstance(rights, dict): kept["iptc"] = rights.get(0x0404)
+    return {k: v for k,v in kept.items() if v}
 
 # %% ../../nbs/app/02_edit.ipynb #e5e59d10
 def _bits(img, path): # of a channel, as stored
@@ -173,9 +173,9 @@ def find_spots(photo:Photo, # from `read_photo`
                min_face:float=MIN_FACE # pixels; smaller faces are left alone
               )->list: # Spot, from left to right
     "All upright faces that are large enough, or an explanation."
-    found = [(b, positions(around(photo.pixels, b))) for b in find_faces(photo.pixels, sides=(640, 1280))]
-    boxes = [b for b,seen in found if max(seen) <= seen[0]+TURNED]
-    if not any(seen[0] >= SURE and max(seen) <= seen[0]+TURNED for _,seen in found):
+    faces = [(b, positions(around(photo.pixels, b))) for b in find_faces(photo.pixels, sides=(640, 1280))]
+    boxes = [b for b,scores in faces if max(scores) <= scores[0]+TURNED]
+    if not any(scores[0] >= SURE and max(scores) <= scores[0]+TURNED for _,scores in faces):
         whole = positions(photo.pixels)
         if max(whole) > max(whole[0], 0)+TURNED:
             how = "upside down" if whole.index(max(whole)) == 2 else "on its side"
@@ -188,8 +188,8 @@ def mesh_spots(photo:Photo, # from `read_photo`
                model=None # MediaPipe's face_landmarker.task, if you have it
               )->list: # Spot, from left to right
     "The same without dlib, with MediaPipe's points."
-    with open_points(model) as look: found = look(photo.pixels)
-    return large_enough([Spot(by_part(m), (*m.min(0), *m.max(0))) for m in found], photo, min_face)
+    with open_points(model) as look: faces = look(photo.pixels)
+    return large_enough([Spot(by_part(m), (*m.min(0), *m.max(0))) for m in faces], photo, min_face)
 
 # %% ../../nbs/app/02_edit.ipynb #47408c77
 def choose_spots(spots:list, # from `find_spots`
@@ -303,14 +303,14 @@ class Mover(PhotoEditor):
         "Measure a face."
         marks = to_marks(spot.points)
         matrix = head(marks)
-        found = calm_face(warp(pixels, matrix*SIDE, SIDE), transform(matrix, marks))
+        calm = calm_face(warp(pixels, matrix*SIDE, SIDE), transform(matrix, marks))
         side = round(1/np.linalg.norm(matrix[:, 0])) # of the square, in the photo's pixels
-        shows = read_expressions(found.marks)
+        shows = read_expressions(calm.marks)
         def change(to, strength=1.):
             shares = {e: s*strength for e,s in moved_shares(to).items()}
-            if [*shares] == ["neutral"]: return calm_down(found, strengths(shows), shares["neutral"])
+            if [*shares] == ["neutral"]: return calm_down(calm, strengths(shows), shares["neutral"])
             on_top = asked_values(to) or max(shows, key=shows.get) in shares # a smile grows, but does not stay in anger
-            return replaced(found, {} if on_top else strengths(shows, SURELY), shares, side)
+            return replaced(calm, {} if on_top else strengths(shows, SURELY), shares, side)
         return Face(change, matrix)
 
 # %% ../../nbs/app/02_edit.ipynb #c0b24b6a
@@ -495,11 +495,11 @@ def _tag(name): # "dc:rights" -> as ElementTree writes it
 def _parsed(xmp): # bytes -> the element rdf:RDF and the whole; new ones if there are none
     "Read a packet of XMP, with the prefixes that it uses."
     from xml.etree import ElementTree as ET
-    found = re.search(rb"<(\w+:)?xmpmeta\b.*</(\w+:)?xmpmeta>", xmp or b"", re.S)
+    packet = re.search(rb"<(\w+:)?xmpmeta\b.*</(\w+:)?xmpmeta>", xmp or b"", re.S)
     try:
-        for _,(prefix,uri) in ET.iterparse(io.BytesIO(found[0]), events=["start-ns"]) if found else ():
+        for _,(prefix,uri) in ET.iterparse(io.BytesIO(packet[0]), events=["start-ns"]) if packet else ():
             if prefix and not re.match(r"ns\d+$", prefix): ET.register_namespace(prefix, uri)
-        whole = ET.fromstring(found[0]) if found else ET.Element(_tag("x:xmpmeta"))
+        whole = ET.fromstring(packet[0]) if packet else ET.Element(_tag("x:xmpmeta"))
     except ET.ParseError: whole = ET.Element(_tag("x:xmpmeta"))
     for prefix,uri in NAMES.items(): ET.register_namespace(prefix, uri)
     rdf = whole.find(_tag("rdf:RDF"))
@@ -518,13 +518,13 @@ def _xmp(about:str, # a sentence
         for old in part.findall(source): part.remove(old)
     where = {_tag("rdf:about"): parts[0].get(_tag("rdf:about"), "") if parts else ""}
     mark = ET.SubElement(rdf, _tag("rdf:Description"), where | {source: SOURCE})
-    told = rdf.find(f".//{words}/{_tag('rdf:Alt')}/{_tag('rdf:li')}")
-    if told is None:
+    line = rdf.find(f".//{words}/{_tag('rdf:Alt')}/{_tag('rdf:li')}")
+    if line is None:
         for part in parts:
             for old in part.findall(words): part.remove(old)
         alt = ET.SubElement(ET.SubElement(mark, words), _tag("rdf:Alt"))
-        told = ET.SubElement(alt, _tag("rdf:li"), {_tag("xml:lang"): "x-default"})
-    told.text = f"{told.text or ''} {about}".strip()
+        line = ET.SubElement(alt, _tag("rdf:li"), {_tag("xml:lang"): "x-default"})
+    line.text = f"{line.text or ''} {about}".strip()
     return ET.tostring(whole, encoding="unicode").encode()
 
 # %% ../../nbs/app/02_edit.ipynb #d7e6791a
@@ -551,17 +551,17 @@ def _along(photo, kind, about, mark): # keyword arguments of Pillow's `save`
     xmp = _xmp(about, kept.get("xmp")) if marked else kept.get("xmp")
     if kind != "PNG":
         for key in set(text) & set(TAGS): notes[TAGS[key]] = notes.get(TAGS[key]) or text[key]
-    found = dict(icc_profile=photo.icc, dpi=kept.get("dpi"))
+    fields = dict(icc_profile=photo.icc, dpi=kept.get("dpi"))
     if kind == "PNG":
-        found["pnginfo"] = PngImagePlugin.PngInfo()
-        for key,value in text.items(): found["pnginfo"].add_text(key, value)
-        if xmp: found["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode(errors="replace"))
+        fields["pnginfo"] = PngImagePlugin.PngInfo()
+        for key,value in text.items(): fields["pnginfo"].add_text(key, value)
+        if xmp: fields["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode(errors="replace"))
     elif kind == "TIFF" and xmp: notes[700] = xmp
-    else: found["xmp"] = xmp
+    else: fields["xmp"] = xmp
     if kind == "JPEG":
-        found |= dict(quality=95, subsampling=0, comment=kept.get("comment"), extra=_app13(kept.get("iptc", b"")))
-    if kind == "WEBP": found["quality"] = 95
-    return {k: v for k,v in (found | dict(exif=notes if len(notes) else None)).items() if v}
+        fields |= dict(quality=95, subsampling=0, comment=kept.get("comment"), extra=_app13(kept.get("iptc", b"")))
+    if kind == "WEBP": fields["quality"] = 95
+    return {k: v for k,v in (fields | dict(exif=notes if len(notes) else None)).items() if v}
 
 def _app13(iptc): # bytes -> a segment of a JPEG
     "The press's own notes, without the small picture that programs put beside them."
@@ -663,7 +663,7 @@ def save_gif(frames:list, # PIL images, as from `sweep`
     if path.suffix.lower() != ".gif": raise FesganError(f"{path}: the name of a moving picture must end in .gif.")
     if choose(mark, MARKS, "mark") == "visible":
         for f in frames: stamp(f)
-    told = {} if mark == "none" else dict(comment=about.encode())
-    told |= dict(save_all=True, append_images=frames[1:], duration=round(1000*seconds/len(frames)), loop=0)
-    with written(path) as tmp: frames[0].save(tmp, "GIF", **told)
+    how = {} if mark == "none" else dict(comment=about.encode())
+    how |= dict(save_all=True, append_images=frames[1:], duration=round(1000*seconds/len(frames)), loop=0)
+    with written(path) as tmp: frames[0].save(tmp, "GIF", **how)
     return path

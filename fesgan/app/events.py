@@ -22,8 +22,8 @@ def as_event(record # a logging.LogRecord of Snakemake
             )->dict: # kind, level, text, and what `KEPT` says of that kind
     "What is told of an event; remarks without a kind are of the kind `message`."
     kind = str(getattr(record, "event", None) or "message")
-    told = {ours: getattr(record, theirs, None) for ours,theirs in KEPT.get(kind, {}).items()}
-    return dict(kind=kind, level=record.levelname, text=record.getMessage()) | told
+    details = {ours: getattr(record, theirs, None) for ours,theirs in KEPT.get(kind, {}).items()}
+    return dict(kind=kind, level=record.levelname, text=record.getMessage()) | details
 
 # %% ../../nbs/app/00b_events.ipynb #c0d5f526
 MARK = "\x1e" # ASCII's record separator

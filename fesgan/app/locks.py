@@ -17,11 +17,11 @@ def working(folder:Path # of a study
            )->list: # process ids
     "Snakemake and papermill processes that work in the folder."
     import psutil
-    found = []
+    ids = []
     for p in psutil.process_iter(["pid", "cmdline", "cwd"]):
         words = {Path(w).name for w in (p.info["cmdline"] or [])[:4]} # python -m snakemake, python bin/papermill
-        if words & {"snakemake", "papermill"} and p.info["cwd"] == str(folder): found.append(p.info["pid"])
-    return found
+        if words & {"snakemake", "papermill"} and p.info["cwd"] == str(folder): ids.append(p.info["pid"])
+    return ids
 
 # %% ../../nbs/app/00d_locks.ipynb #90a8fb71
 def submitted(folder:Path # of a study

@@ -205,10 +205,10 @@ def asked_keys(part # of a profile, as a dict, or nothing
 def _known_networks(p): # a Profile
     "What is taken is not trained."
     for name in NETWORKS:
-        said = getattr(p, name).model_dump(exclude_unset=True) if getattr(p, name) else {}
-        trained = sorted(said.keys()-{"key", "keys"})
-        if asked_keys(said) and trained:
-            key = "keys" if "keys" in said else "key"
+        given = getattr(p, name).model_dump(exclude_unset=True) if getattr(p, name) else {}
+        trained = sorted(given.keys()-{"key", "keys"})
+        if asked_keys(given) and trained:
+            key = "keys" if "keys" in given else "key"
             raise FesganError(f"{name}: {key} names what exists already, {', '.join(trained)} how to train "
                               "another; give one of them.")
 
@@ -428,9 +428,9 @@ def check_runs(profile:dict, # checked
     with at(f"{where}, train"):
         for k in profile.get("train", {}): choose(k, [*RUN_KEYS, *FIELDS], "key")
     check_starts(profile.get("variants", {}), where)
-    for name,said in profile.get("variants", {}).items():
-        with at(f"{where}, variants.{name}"): run_system(said)
-        with at(f"{where}, train, as variants.{name} uses it"): system = run_system(profile.get("train", {}) | said)
+    for name,variant in profile.get("variants", {}).items():
+        with at(f"{where}, variants.{name}"): run_system(variant)
+        with at(f"{where}, train, as variants.{name} uses it"): system = run_system(profile.get("train", {}) | variant)
         with at(f"{where}, variants.{name}"): check_readers(system, profile)
 
 # %% ../../nbs/app/00_profiles.ipynb #ecc3d081
@@ -506,9 +506,9 @@ def check_files(profile:dict, # checked
         with at(f"{where}, {key}"):
             for name in profile.get(key, []): choose(name, sorted(p.stem for p in root.glob(kind)), "entry")
     for part,folder in NETWORKS.items():
-        known = sorted(p.stem for p in root.glob(f"data/{folder}/*.safetensors"))
+        shipped_keys = sorted(p.stem for p in root.glob(f"data/{folder}/*.safetensors"))
         with at(f"{where}, {part}"):
-            for key in asked_keys(profile.get(part)): choose(key, known, "key")
+            for key in asked_keys(profile.get(part)): choose(key, shipped_keys, "key")
     path,report = profile.get("inception"),profile.get("published")
     if path and not (root/path).is_file():
         raise FesganError(f"{where}, inception: {path!r} is not there; name a file with Inception's weights.")

@@ -188,14 +188,14 @@ def run_study(profile:Path, # the yaml file
               say=print # takes a line
              )->int: # exit code
     "Run the study, once more if a stale lock was in the way."
-    said,say = merged(read_profile(profile), config),unbroken(say)
-    folder = (root/study_folders(said)[0]).resolve()
+    whole,say = merged(read_profile(profile), config),unbroken(say)
+    folder = (root/study_folders(whole)[0]).resolve()
     if on: cores = cores or read_cluster(on).get("jobs")
-    else: gpu_mem_mb = gpu_mem_mb or said.get("gpu_mem_mb")
+    else: gpu_mem_mb = gpu_mem_mb or whole.get("gpu_mem_mb")
     options = [*extra, "--logger", "fesgan"]
     command = snakemake_command(profile, save_settings(config, folder), cores, gpu_mem_mb, on, options, again, folder)
     for attempt in (1, 2):
-        watch = Watch(cores or 1, said.get("seconds"), folder)
+        watch = Watch(cores or 1, whole.get("seconds"), folder)
         code,stopped = follow(command, root, watch, say, job_environment(cores or 1))
         if not (watch.locked and code and attempt == 1): break
         unlock(profile, root, folder, config)

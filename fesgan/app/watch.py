@@ -175,14 +175,14 @@ def left(self:Watch)->str: # like ", about 6 min left"; nothing where nobody kno
     each = self.rule_seconds()
     todo = {rule: n-len(self.seconds[rule]) for rule,n in self.counts.items()}
     due = [rule for rule,n in todo.items() if n]
-    known = [rule for rule in due if each[rule] is not None]
-    spent = {rule: self.spent(rule, each[rule]) for rule in known}
-    work = sum(todo[rule]*each[rule]-sum(spent[rule]) for rule in known)
-    chain = sum(each[rule]-(min(spent[rule]) if len(spent[rule]) == todo[rule] else 0) for rule in known)
-    unseen = len(known) < len(due)
-    if not due or (unseen and work <= 0): return ""
+    timed = [rule for rule in due if each[rule] is not None]
+    spent = {rule: self.spent(rule, each[rule]) for rule in timed}
+    work = sum(todo[rule]*each[rule]-sum(spent[rule]) for rule in timed)
+    chain = sum(each[rule]-(min(spent[rule]) if len(spent[rule]) == todo[rule] else 0) for rule in timed)
+    some_untimed = len(timed) < len(due)
+    if not due or (some_untimed and work <= 0): return ""
     seconds = max(work/min(self.at_once(), sum(todo.values())), chain)
-    return f", {'at least' if unseen else 'about'} {roughly(seconds)} left"
+    return f", {'at least' if some_untimed else 'about'} {roughly(seconds)} left"
 
 # %% ../../nbs/app/00c_watch.ipynb #e40d36f2
 def last_word(log:Path # a job's log
@@ -191,8 +191,8 @@ def last_word(log:Path # a job's log
     if not log.is_file(): return ""
     with log.open("rb") as f:
         f.seek(max(0, f.seek(0, os.SEEK_END)-4000))
-        found = re.findall(r"(\S[^\n\r]*?\d+/\d+, [^\n\r]* left)\b", f.read().decode(errors="replace"))
-    return found[-1] if found else ""
+        lines = re.findall(r"(\S[^\n\r]*?\d+/\d+, [^\n\r]* left)\b", f.read().decode(errors="replace"))
+    return lines[-1] if lines else ""
 
 # %% ../../nbs/app/00c_watch.ipynb #fa3f2e5f
 @patch
@@ -206,9 +206,9 @@ def heartbeat(self:Watch)->list: # one line; none where nothing runs
     "What runs, and how far it is."
     jobs = sorted(self.running.values(), key=lambda job: job.start)
     if not jobs: return []
-    shown = [job.name+(f" ({state})" if (state := self.state(job)) else "") for job in jobs[:3]]
+    first = [job.name+(f" ({state})" if (state := self.state(job)) else "") for job in jobs[:3]]
     more = f" and {len(jobs)-3} more" if len(jobs) > 3 else ""
-    return [self.line(f"{self.done}/{self.total} running: {'; '.join(shown)}{more}{self.left()}")]
+    return [self.line(f"{self.done}/{self.total} running: {'; '.join(first)}{more}{self.left()}")]
 
 # %% ../../nbs/app/00c_watch.ipynb #592c41ef
 COLUMNS = dict(job="JobID:20", state="State:20", node="NodeList:60", restarts="RestartCnt:10", reason="Reason:60")

@@ -69,29 +69,29 @@ def spread(change:Change, # over a square
     fading,(l,t,r,b) = fade(u, change.rim)*fade(v, change.rim),change.box
     at = torch.stack([u, v], -1)*2-1
     inside = torch.stack([(u-l)/(r-l), (v-t)/(b-t)], -1)*2-1
-    found = {k: sampled(m.float(), at) for k,m in change.maps.items() if k != "cover"}
+    maps = {k: sampled(m.float(), at) for k,m in change.maps.items() if k != "cover"}
     for k in ("movement", "added"):
-        if k in found: found[k] = found[k]*fading
-    if "factor" in found: found["factor"] = 1+(found["factor"]-1)*fading
+        if k in maps: maps[k] = maps[k]*fading
+    if "factor" in maps: maps["factor"] = 1+(maps["factor"]-1)*fading
     if change.cover is not None:
-        found["cover"] = sampled(change.cover.float(), inside, "zeros")
-        found["cover"][3] = found["cover"][3].clamp(0, 1)*fading
-    return found
+        maps["cover"] = sampled(change.cover.float(), inside, "zeros")
+        maps["cover"][3] = maps["cover"][3].clamp(0, 1)*fading
+    return maps
 
 # %% ../../nbs/data/01c_change.ipynb #9f720be0
 def composed(part:torch.Tensor, # float (3, H, W), of a photo
-             found:dict, # see `spread`
+             maps:dict, # see `spread`
              turn:torch.Tensor # (2, 2), shares of the square's side -> pixels
             )->torch.Tensor: # float (3, H, W)
     "Move, shade, cover, add."
-    if "movement" in found:
-        way = torch.einsum("ij,jhw->hwi", turn, found["movement"])
-        part = torch.where((found["movement"] != 0).any(0), shifted(part, way), part)
-    part = part*found.get("factor", 1)
-    if "cover" in found:
-        picture,share = found["cover"].split([3, 1])
+    if "movement" in maps:
+        way = torch.einsum("ij,jhw->hwi", turn, maps["movement"])
+        part = torch.where((maps["movement"] != 0).any(0), shifted(part, way), part)
+    part = part*maps.get("factor", 1)
+    if "cover" in maps:
+        picture,share = maps["cover"].split([3, 1])
         part = part*(1-share)+picture*share
-    return part+found.get("added", 0)
+    return part+maps.get("added", 0)
 
 def put_back(pixels:np.ndarray, # uint8 (H, W, 3)
              change:Change,

@@ -48,6 +48,6 @@ def open_points(path=None, # face_landmarker.task, if you have it
     "Landmarks without dlib."
     with landmarker(path, faces) as detect:
         def look(image):
-            found = [as_dlib(f, image.shape[1::-1]) for f in detect(image).face_landmarks]
-            return sorted(found, key=lambda marks: marks[:, 0].min())
+            points = [as_dlib(f, image.shape[1::-1]) for f in detect(image).face_landmarks]
+            return sorted(points, key=lambda marks: marks[:, 0].min())
         yield look

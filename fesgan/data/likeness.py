@@ -75,17 +75,17 @@ def read_expressions(marks:np.ndarray, # (68, 2), landmarks in the unit square, 
 SEEN,TRACE = .15,.1 # strengths
 FURTHER = 1.6 # what is given or taken back, as a multiple of what is found
 
-def strengths(found:dict, # from `read_expressions`
+def strengths(shares:dict, # from `read_expressions`
               least:float=SEEN # the largest share below which a face is calm
              )->dict: # expression -> strength, 0 to 1; those that count, nothing for a calm face
     "What to give somebody else, or to take back."
-    if max(found.values()) < least: return {}
-    return {e: min(FURTHER*s, 1.) for e,s in found.items() if s >= TRACE}
+    if max(shares.values()) < least: return {}
+    return {e: min(FURTHER*s, 1.) for e,s in shares.items() if s >= TRACE}
 
 def shown_expressions(marks:np.ndarray, # (68, 2), landmarks in the picture
                       name:str="the picture" # for the message
                      )->dict: # as `strengths`, with one at least
     "What a face shows, or an explanation."
-    if shown := strengths(read_expressions(transform(head(marks), marks))): return shown
+    if given := strengths(read_expressions(transform(head(marks), marks))): return given
     raise FesganError(f"The face in {name} looks calm: no expression could be read off it. Take a picture with a "
                       "stronger one, seen from the front.")

@@ -88,8 +88,8 @@ def displacement(a:np.ndarray, # (68, 2), landmarks before
     eyes = irises(a)
     corners = np.repeat([(b[e]-a[e])[[0, 3]].mean(0) for e in EYES], 3, axis=0) # irises go with the corners of eyes
     still,kept = np.r_[_RIM, hairline(a)],np.delete(np.arange(68), without)
-    known,come = np.r_[b[kept], eyes+corners, still],np.r_[(a-b)[kept], -corners, 0*still]
-    spline = RBFInterpolator(known, come, kernel="thin_plate_spline", smoothing=1e-4)
+    places,sources = np.r_[b[kept], eyes+corners, still],np.r_[(a-b)[kept], -corners, 0*still]
+    spline = RBFInterpolator(places, sources, kernel="thin_plate_spline", smoothing=1e-4)
     return spline(centres(n, box)).reshape(n, n, 2)
 
 # %% ../../nbs/data/03a_transfer.ipynb #c9fe217e
@@ -228,14 +228,14 @@ def mouth(face, there, shares, movement, # see `moved_marks`
     "The inside of an open mouth."
     opening = {i: s*gap(movement.marks[i]) for e,s in shares.items() for i in [MOVED.index(e)]}
     opening = {i: g for i,g in opening.items() if movement.mouths[i].any()}
-    shown = np.clip((gap(there)-gap(face.marks))/OPEN, 0, 1)
-    if not opening or not shown: return None
+    visible = np.clip((gap(there)-gap(face.marks))/OPEN, 0, 1)
+    if not opening or not visible: return None
     i,n = max(opening, key=opening.get),int(np.clip(side*(BOX[2]-BOX[0]), 64, MOUTH_SIDE))//4*4
     size = np.subtract(BOX[2:], BOX[:2])
     places = (flow(movement.marks[i], there, n, BOX)-BOX[:2])/size
     picture = sample(enlarged(movement.mouths[i], n), places)
     lit = tinted(picture*(face.skin/movement.skin)**LIGHT, face.colour)
-    return np.dstack([lit, shown*soft_polygon((there[INNER]-BOX[:2])/size, float(.004/size[0]), n)])
+    return np.dstack([lit, visible*soft_polygon((there[INNER]-BOX[:2])/size, float(.004/size[0]), n)])
 
 # %% ../../nbs/data/03a_transfer.ipynb #66013eed
 def transfer(face:Calm,

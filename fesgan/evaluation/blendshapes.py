@@ -31,11 +31,11 @@ SHAPES = (
     "mouthDimple", "mouthFrown", "mouthFunnel", "mouthLowerDown", "mouthPress", "mouthPucker", "mouthRollLower",
     "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmile", "mouthStretch", "mouthUpperUp", "noseSneer")
 
-def both_sides(found:dict # MediaPipe's name of a blendshape: score, 0 to 1
+def both_sides(scores:dict # MediaPipe's name of a blendshape: score, 0 to 1
               )->np.ndarray: # float64 (31,), in the order of `SHAPES`
     "The scores of a face, left and right as one."
     sides = defaultdict(list)
-    for name,score in found.items(): sides[re.sub("(Left|Right)$", "", name)].append(score)
+    for name,score in scores.items(): sides[re.sub("(Left|Right)$", "", name)].append(score)
     return np.array([np.mean(sides[s]) for s in SHAPES])
 
 # %% ../../nbs/evaluation/02c_blendshapes.ipynb #02c0b014
@@ -96,8 +96,8 @@ def open_landmarker(path=None # face_landmarker.task, if you have it; see `weigh
     "MediaPipe's blendshapes."
     with landmarker(path, blendshapes=True) as detect:
         def look(image):
-            seen = detect(image).face_blendshapes
-            return {c.category_name: c.score for c in seen[0]} if seen else {}
+            faces = detect(image).face_blendshapes
+            return {c.category_name: c.score for c in faces[0]} if faces else {}
         yield look
 
 # %% ../../nbs/evaluation/02c_blendshapes.ipynb #02c0b034
@@ -115,8 +115,8 @@ class BlendshapeReader:
         "What MediaPipe says of every face."
         edge = self.size//4
         wide = (np.pad(image, ((edge, edge), (edge, edge), (0, 0)), mode="edge") for image in images)
-        found = [self.look(image) for image in wide]
-        return np.array([both_sides(f) if f else np.full(len(SHAPES), np.nan) for f in found]).reshape(-1, len(SHAPES))
+        looks = [self.look(image) for image in wide]
+        return np.array([both_sides(f) if f else np.full(len(SHAPES), np.nan) for f in looks]).reshape(-1, len(SHAPES))
 
     def read(self, images # uint8 (N, S, S, 3)
             )->np.ndarray: # (N, 17), 0 to 5; NaN: no face

@@ -291,9 +291,9 @@ def set_metrics(task:Task, # what was asked
                 inception=None # path of Inception's weights; without them there is neither FID nor KID
                ): # metric -> as `score`; metric -> why it is missing
     "Distances between the set of edits and real test faces of the expressions asked for."
-    found,missing = _fd_metrics(task, real, after)
-    if inception: found |= _inception_metrics(task.faces.images, pictures, inception)
-    return found,missing
+    distances,missing = _fd_metrics(task, real, after)
+    if inception: distances |= _inception_metrics(task.faces.images, pictures, inception)
+    return distances,missing
 
 # %% ../../nbs/evaluation/06_edits.ipynb #5f02a405
 @dataclass
@@ -347,16 +347,16 @@ def check_metrics(folder # a run folder
                  )->dict: # what metrics.json holds
     "Read a run's metrics, if they speak of the generator and the parameters that lie beside them."
     path,again = Path(folder)/"metrics.json","Evaluate the run again."
-    try: found = json.loads(path.read_text())
+    try: facts = json.loads(path.read_text())
     except (OSError, ValueError) as e: raise FesganError(f"{path} cannot be read ({e}). {again}") from e
-    if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
+    if not isinstance(facts, dict) or not isinstance(facts.get("metrics"), dict):
         raise FesganError(f"{path} holds no metrics. {again}")
     for key,value in _kept_hashes(Path(folder)).items():
-        if key not in found: raise FesganError(f"{path} does not say what it measured ({key} is missing). {again}")
-        if found[key] != value:
-            raise FesganError(f"{path} measured another run: {key} is {found[key]} there, "
+        if key not in facts: raise FesganError(f"{path} does not say what it measured ({key} is missing). {again}")
+        if facts[key] != value:
+            raise FesganError(f"{path} measured another run: {key} is {facts[key]} there, "
                               f"the file has {value}. {again}")
-    return found
+    return facts
 
 # %% ../../nbs/evaluation/06_edits.ipynb #4e99a2f6
 def read_run(folder # a run folder
@@ -374,12 +374,12 @@ def read_run(folder # a run folder
     return params
 
 # %% ../../nbs/evaluation/06_edits.ipynb #8796e985
-def _write(found, folder, about, hashes): # an Evaluation's tables and, at the very end, metrics.json -> what it holds
-    for name,table in dict(edits=found.table, references=found.references).items():
+def _write(evaluation, folder, about, hashes): # an Evaluation's tables and, at the very end, metrics.json -> what it holds
+    for name,table in dict(edits=evaluation.table, references=evaluation.references).items():
         with atomic(folder/f"{name}.csv") as tmp: table.round(5).to_csv(tmp, index=False)
-    results = dict(metrics=found.metrics, references=found.reference_metrics,
-                   strangers=found.strangers, missing=found.missing)
-    facts = about | dict(n_edits=len(found.table)) | results | hashes
+    results = dict(metrics=evaluation.metrics, references=evaluation.reference_metrics,
+                   strangers=evaluation.strangers, missing=evaluation.missing)
+    facts = about | dict(n_edits=len(evaluation.table)) | results | hashes
     with atomic(folder/"metrics.json") as tmp: tmp.write_text(json.dumps(facts, indent=1))
     return facts
 
@@ -400,11 +400,11 @@ def evaluate_run(folder, # a run folder with a generator and params.yaml
     folder = Path(folder)
     params,hashes,generator = read_run(folder),_hashes(folder),load_run(folder)
     for name in EVALUATED: (folder/name).unlink(missing_ok=True)
-    found = evaluate_generator(generator, faces, judges, jury, limit, seed, inception, vgg)
+    evaluation = evaluate_generator(generator, faces, judges, jury, limit, seed, inception, vgg)
     readers = named(judges) | named(jury, "jury")
     if readers:
         read = recognise(generator.to(device), faces, readers, dtype=dtype)
         save_recognition(read, folder/"recognition.npz")
     if reader: save_units(read_units(generator.to(device), faces, reader, dtype=dtype), folder/"units.npz")
     about = {k: params[k] for k in ("label", "system", "seed")} | dict(limit=limit)
-    return _write(found, folder, about, hashes)
+    return _write(evaluation, folder, about, hashes)

@@ -215,8 +215,8 @@ class ReaderTraining:
                  device, # where to train
                  **about # what else makes it another training; plain values
                 ):
-        n,known = len(faces.images),getattr(faces, "data_hash", None)
-        self.about = dict(settings=asdict(settings), seed=seed, faces=n, data_hash=known, **about)
+        n,data_hash = len(faces.images),getattr(faces, "data_hash", None)
+        self.about = dict(settings=asdict(settings), seed=seed, faces=n, data_hash=data_hash, **about)
         self.settings,self.history = settings,[]
         self.rng = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
@@ -263,7 +263,7 @@ def faces_at(faces, # with .images uint8 (N,3,S,S)
 
 # %% ../../nbs/evaluation/02_expression.ipynb #bifyl9iq
 def one_epoch(run:ReaderTraining, # whose network learns
-              shown, # from `faces_at`
+              pictures, # from `faces_at`
               targets:torch.Tensor, # (N, ...), what each face should be read as
               loss, # (outputs, float32 (B,n); targets (B, ...)) -> scalar, a mean over the batch
               scores:dict, # name -> (outputs, targets) -> scalar, a sum over the batch
@@ -274,7 +274,7 @@ def one_epoch(run:ReaderTraining, # whose network learns
     order = torch.randperm(len(targets), generator=run.rng)
     for b in run.batches:
         i = order[b:b+s.batch_size].to(targets.device)
-        x,wanted = augment(shown(i), s, run.rng),targets[i]
+        x,wanted = augment(pictures(i), s, run.rng),targets[i]
         with torch.autocast(targets.device.type, torch.bfloat16, enabled=bf16): out = run.net(x)
         out = out.float()
         mean = loss(out, wanted)
@@ -299,12 +299,12 @@ def fit(run:ReaderTraining, # just made
     bf16 = choose(precision, ("32-true", "bf16-mixed"), "precision") == "bf16-mixed"
     keep_memory()
     if checkpoint and Path(checkpoint).is_file(): run.restore(checkpoint)
-    epochs,shown = run.settings.epochs,faces_at(faces, run.settings.image_size, targets.device)
+    epochs,pictures = run.settings.epochs,faces_at(faces, run.settings.image_size, targets.device)
     with Progress(epochs, what) if progress else contextlib.nullcontext() as bar:
         if bar: bar.start_at(len(run.history))
         for epoch in range(len(run.history), epochs):
             run.net.train()
-            means = one_epoch(run, shown, targets, loss, scores, bf16)
+            means = one_epoch(run, pictures, targets, loss, scores, bf16)
             run.history.append(dict(epoch=epoch+1, **means, **watch()))
             if checkpoint: run.save(checkpoint)
             if bar: bar.update(note=", ".join(f"{k} {v:.3f}" for k,v in run.history[-1].items() if k != "epoch"))
@@ -420,8 +420,8 @@ def load_judge(path, # written by `save_judge`
 def judge_order(name:str # like `judge`, `judge-1`, `second`
                )->tuple: # a place in the order, or None for a name that no own judge has
     "Judges of one kind in the order of their numbers; `judge` before `second`."
-    found = re.fullmatch(r"(judge|second)(?:-(\d{1,3}))?", name)
-    return found and (found[1], int(found[2] or 0))
+    match = re.fullmatch(r"(judge|second)(?:-(\d{1,3}))?", name)
+    return match and (match[1], int(match[2] or 0))
 
 # %% ../../nbs/evaluation/02_expression.ipynb #hf75nb5v
 def load_judges(folder, # of a study's judges
@@ -462,8 +462,8 @@ def find_reader(key:str, # from `reader_key`
 def asked_reader(key:str, folder:str, load # see `find_reader`
                 ): # Reader; its key; "shipped"
     "A reader that ships, by its key."
-    known = sorted(p.stem for p in (shipped()/folder).glob("*.safetensors"))
-    return load(shipped(folder, f"{choose(key, known, folder[:-1])}.safetensors")),key,"shipped"
+    keys = sorted(p.stem for p in (shipped()/folder).glob("*.safetensors"))
+    return load(shipped(folder, f"{choose(key, keys, folder[:-1])}.safetensors")),key,"shipped"
 
 def obtain_reader(key:str, folder:str, load, # see `find_reader`
                   train, # without arguments: -> Reader

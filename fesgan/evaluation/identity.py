@@ -42,11 +42,11 @@ def find_face(image, # uint8 (H,W,3)
     from PIL import Image
     api,image = dlib_api(),Image.fromarray(image)
     for size,margin in looks:
-        shown = np.asarray(image.resize((size, size), Image.BICUBIC))
+        scaled = np.asarray(image.resize((size, size), Image.BICUBIC))
         m = int(size*margin)
-        if m: shown = np.pad(shown, ((m, m), (m, m), (0, 0)), mode="edge")
-        boxes = api.face_locations(shown, number_of_times_to_upsample=0)
-        if boxes: return shown,max(boxes, key=lambda b: (b[2]-b[0])*(b[1]-b[3]))
+        if m: scaled = np.pad(scaled, ((m, m), (m, m), (0, 0)), mode="edge")
+        boxes = api.face_locations(scaled, number_of_times_to_upsample=0)
+        if boxes: return scaled,max(boxes, key=lambda b: (b[2]-b[0])*(b[1]-b[3]))
     return None,None
 
 # %% ../../nbs/evaluation/00_identity.ipynb #65f238fd
@@ -59,8 +59,8 @@ def encode(images, # uint8 (N,H,W,3) or (N,3,H,W)
     out = np.full((len(images), 128), np.nan)
     with Progress(len(images), "face descriptors") if progress else contextlib.nullcontext() as p:
         for i,image in enumerate(images):
-            shown,box = find_face(image, looks)
-            if box: out[i] = api.face_encodings(shown, [box], model="small")[0]
+            scaled,box = find_face(image, looks)
+            if box: out[i] = api.face_encodings(scaled, [box], model="small")[0]
             if progress: p.update()
     return out
 

@@ -49,8 +49,8 @@ def obtain_people_reader(faces:FaceSet, # training faces
     "The reader of these people: from the cache, or trained and kept there."
     classes,names = people_of(faces)
     own = replace(faces, labels=classes)
-    out,known = held_out(classes, seed),(classes >= 0).cpu().numpy()
-    learn,rest = own.take(known & ~out),own.take(out)
+    out,labelled = held_out(classes, seed),(classes >= 0).cpu().numpy()
+    learn,rest = own.take(labelled & ~out),own.take(out)
     how = dict(PEOPLE, image_size=faces.size) | settings
     if how["arch"] != "vgg": raise FesganError(f"arch={how['arch']!r} is not allowed: a reader of people is a vgg.")
     test = rest if len(rest) else None

@@ -57,9 +57,9 @@ def _thirds(real, fake, rng): # expressions -> positions: two halves of the real
 # %% ../../nbs/evaluation/01_realism.ipynb #ohyhebg6
 def _with_face(descriptors, expressions): # the rows that have a face, and what they show; all the same if not given
     x = np.asarray(descriptors, float)
-    shown = np.zeros(len(x), int) if expressions is None else np.asarray(expressions)
+    labels = np.zeros(len(x), int) if expressions is None else np.asarray(expressions)
     some = ~np.isnan(x).any(1)
-    return x[some],shown[some]
+    return x[some],labels[some]
 
 # %% ../../nbs/evaluation/01_realism.ipynb #7d6680c2
 def fd_dlib(real, # descriptors (N,128) of real faces; rows may be NaN

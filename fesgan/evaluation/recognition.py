@@ -62,8 +62,8 @@ def each_edit(generator, # maps (x, condition) to an edited face
     with Progress(len(faces)*len(targets), "edits read") as progress:
         for rows in torch.arange(len(faces)).split(chunk):
             for column,target in enumerate(targets):
-                told = steering(generator, faces, rows, torch.full_like(rows, int(target)))
-                yield rows.numpy(),column,edit_faces(generator, faces.images[rows], told, dtype=dtype)
+                steer = steering(generator, faces, rows, torch.full_like(rows, int(target)))
+                yield rows.numpy(),column,edit_faces(generator, faces.images[rows], steer, dtype=dtype)
                 progress.update(len(rows))
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #e2elyigr
@@ -95,37 +95,37 @@ def _columns(values, judge): # (N,) for one judge; (N, judges) for several, whic
     if isinstance(judge, str): return values(judge).astype(float).ravel()
     return np.stack([values(j).astype(float).ravel() for j in judge], 1)
 
-def _over(found, values, judge, seed): # the mean over all edits of all runs; values(run, judge) is (N, T)
-    people = np.concatenate([np.repeat(f.people, len(f.targets)) for f in found])
-    return summary(np.concatenate([_columns(lambda j, f=f: values(f, j), judge) for f in found]), people, seed=seed)
+def _over(readings, values, judge, seed): # the mean over all edits of all runs; values(run, judge) is (N, T)
+    people = np.concatenate([np.repeat(f.people, len(f.targets)) for f in readings])
+    return summary(np.concatenate([_columns(lambda j, f=f: values(f, j), judge) for f in readings]), people, seed=seed)
 
-def recognised(found:list, # Recognition, one for each seed
+def recognised(readings:list, # Recognition, one for each seed
                judge, # the name of a judge, or several names
                own:bool=True, # see `Recognition.right`
                seed:int=0 # of the bootstrap
               )->dict: # mean, std, low, high, n, groups; of several judges also judges, by_judge
     "Share of edits that are read as wanted."
-    return _over(found, lambda f,j: f.right(j, own), judge, seed)
+    return _over(readings, lambda f,j: f.right(j, own), judge, seed)
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #m3bjf4a4
-def read_real(found:list, judge, seed:int=0)->dict: # as `recognised`
+def read_real(readings:list, judge, seed:int=0)->dict: # as `recognised`
     "Share of the faces themselves that are read as they are labelled."
-    f = found[0] # the same faces and the same judges for every seed
+    f = readings[0] # the same faces and the same judges for every seed
     return summary(_columns(lambda j: f.real[j] == f.labels, judge), f.people, seed=seed)
 
-def moved(found:list, judge, seed:int=0)->dict: # as `recognised`
+def moved(readings:list, judge, seed:int=0)->dict: # as `recognised`
     "Share of edits read as another expression than their face: nothing for a network that changes nothing."
-    return _over(found, lambda f,j: f.edits[j] != f.real[j][:, None], judge, seed)
+    return _over(readings, lambda f,j: f.edits[j] != f.real[j][:, None], judge, seed)
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #4rlh7ja9
-def against_real(found:list, judge, own:bool=True, seed:int=0)->dict: # difference, low, high, p, n; see `paired`
+def against_real(readings:list, judge, own:bool=True, seed:int=0)->dict: # difference, low, high, p, n; see `paired`
     "Edits less real faces, face by face."
     def share(f): return lambda j: np.nanmean(f.right(j, own), 1)
-    edits = np.concatenate([_columns(share(f), judge) for f in found])
-    real = np.concatenate([_columns(lambda j, f=f: f.real[j] == f.labels, judge) for f in found])
-    return paired(edits, real, np.concatenate([f.people for f in found]), seed=seed)
+    edits = np.concatenate([_columns(share(f), judge) for f in readings])
+    real = np.concatenate([_columns(lambda j, f=f: f.real[j] == f.labels, judge) for f in readings])
+    return paired(edits, real, np.concatenate([f.people for f in readings]), seed=seed)
 
-def against(found:list, # Recognition of one system, one for each seed
+def against(readings:list, # Recognition of one system, one for each seed
             other:list, # of another
             judge, # as for `recognised`
             target:int=None, # an index into EXPRESSIONS; all if not given
@@ -134,7 +134,7 @@ def against(found:list, # Recognition of one system, one for each seed
     "One system's edits less another's, face by face, in the mean over seeds."
     def counted(f): return slice(None) if target is None else f.targets == target
     def share(runs): return lambda j: np.mean([f.right(j)[:, counted(f)].mean(1) for f in runs], 0)
-    return paired(_columns(share(found), judge), _columns(share(other), judge), found[0].people, seed=seed)
+    return paired(_columns(share(readings), judge), _columns(share(other), judge), readings[0].people, seed=seed)
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #a8834412
 @dataclass
@@ -183,14 +183,14 @@ def load_arrays(path, # written by `save_arrays`
         raise FesganError(f"{path} does not hold what {what} read ({type(e).__name__}). {remedy}") from e
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #a916919e
-def save_recognition(found:Recognition, # from `recognise`
+def save_recognition(reading:Recognition, # from `recognise`
                      path # ends in .npz
                     )->None:
     "Write what was read."
-    arrays = dict(rows=found.rows.astype(np.int32), people=found.people.astype(np.int32),
-                  labels=found.labels.astype(np.uint8), targets=found.targets.astype(np.uint8))
-    for name,real in found.real.items():
-        arrays |= {f"real.{name}": real.astype(np.uint8), f"edits.{name}": found.edits[name].astype(np.uint8)}
+    arrays = dict(rows=reading.rows.astype(np.int32), people=reading.people.astype(np.int32),
+                  labels=reading.labels.astype(np.uint8), targets=reading.targets.astype(np.uint8))
+    for name,real in reading.real.items():
+        arrays |= {f"real.{name}": real.astype(np.uint8), f"edits.{name}": reading.edits[name].astype(np.uint8)}
     save_arrays(path, **arrays)
 
 def load_recognition(path # written by `save_recognition`
@@ -244,10 +244,10 @@ class Reread:
         return (self.reads == self.labels).mean(0)
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #qtxo93cr
-def save_reread(found:Reread, path)->None:
+def save_reread(reread:Reread, path)->None:
     "Write what was read."
-    save_arrays(path, people=found.people.astype(np.int32), labels=found.labels.astype(np.uint8),
-                seeds=found.seeds.astype(np.int32), reads=found.reads.astype(np.uint8))
+    save_arrays(path, people=reread.people.astype(np.int32), labels=reread.labels.astype(np.uint8),
+                seeds=reread.seeds.astype(np.int32), reads=reread.reads.astype(np.uint8))
 
 def load_reread(path # written by `save_reread`
                )->Reread:
@@ -256,11 +256,11 @@ def load_reread(path # written by `save_reread`
     return load_arrays(path, "classifiers", "Run that step of the study again.", build)
 
 # %% ../../nbs/evaluation/05_recognition.ipynb #sawxjf4v
-def gain(found:list, # Reread after real faces and edits, one for each run of a system
+def gain(rereads:list, # Reread after real faces and edits, one for each run of a system
          real:Reread, # after real faces alone
          seed:int=0 # of the bootstrap
         )->dict: # difference, low, high, p, n
     "What the edits added, face by face."
-    after = np.concatenate([f.right for f in found])
-    people = np.concatenate([f.people for f in found])
-    return paired(after, np.tile(real.right, len(found)), people, seed=seed)
+    after = np.concatenate([f.right for f in rereads])
+    people = np.concatenate([f.people for f in rereads])
+    return paired(after, np.tile(real.right, len(rereads)), people, seed=seed)

@@ -58,9 +58,9 @@ def summary(values, # one number per edit (N,), or per edit and judge (N,J); NaN
     if n_groups > 1: low,high = np.nanquantile(_resample(v, g, resamples, seed), [(1-level)/2, (1+level)/2])
     mean = np.nanmean(v) if len(v) else np.nan
     std = np.nanmean(v, 1).std(ddof=1) if len(v) > 1 else np.nan
-    found = dict(mean=float(mean), std=float(std), low=float(low), high=float(high))
-    found |= dict(n=len(v), groups=n_groups, missing=missing)
-    return found if v.shape[1] < 2 else found | dict(judges=v.shape[1], by_judge=[float(m) for m in _means(v)])
+    facts = dict(mean=float(mean), std=float(std), low=float(low), high=float(high))
+    facts |= dict(n=len(v), groups=n_groups, missing=missing)
+    return facts if v.shape[1] < 2 else facts | dict(judges=v.shape[1], by_judge=[float(m) for m in _means(v)])
 
 # %% ../../nbs/evaluation/04_statistics.ipynb #01aee571
 FEW = 10 # people below which an interval is marked
@@ -96,12 +96,12 @@ def paired(a, # values of one system (N,), or per edit and judge (N,J)
     if a.shape != b.shape:
         raise FesganError(f"{len(a)} and {len(b)} values do not pair up; "
                           "both systems must be given the same edits in the same order.")
-    found = summary(a-b, groups, seed, level)
+    facts = summary(a-b, groups, seed, level)
     v,g,_ = _clean(a-b, groups)
     p = _p_value(v, g, permutations, seed)
-    interval = dict(difference=found.pop("mean"), low=found.pop("low"), high=found.pop("high"), p=p)
-    del found["std"]
-    return interval | found
+    interval = dict(difference=facts.pop("mean"), low=facts.pop("low"), high=facts.pop("high"), p=p)
+    del facts["std"]
+    return interval | facts
 
 # %% ../../nbs/evaluation/04_statistics.ipynb #4c967ccf
 def holm(p_values # of tests that answer one question (m,); NaN: no test

@@ -70,10 +70,10 @@ def drawn_people(n:int, # how many people there are
 
 def missing_note(asked, read)->str: # (N,) each, of one unit, NaN where it is not known
     "Why a unit has no correlation."
-    known = ~np.isnan(asked)
-    if known.sum() < 2: return "known on no edit" if not known.any() else "known on one edit"
-    if np.ptp(asked[known])**2 < STILL: return "asked at one intensity"
-    return "read alike everywhere" if np.ptp(read[known])**2 < STILL else ""
+    asked_for = ~np.isnan(asked)
+    if asked_for.sum() < 2: return "known on no edit" if not asked_for.any() else "known on one edit"
+    if np.ptp(asked[asked_for])**2 < STILL: return "asked at one intensity"
+    return "read alike everywhere" if np.ptp(read[asked_for])**2 < STILL else ""
 
 # %% ../../nbs/evaluation/05a_units.ipynb #16f03a15
 def summarised(values, # (U,), the measure of each unit; NaN where there is none
@@ -189,12 +189,12 @@ def read_units(generator, # maps (x, condition) to an edited face
                        faces.aus.cpu().numpy(), reader.read(faces.images), edits)
 
 # %% ../../nbs/evaluation/05a_units.ipynb #16f03b08
-def save_units(found:UnitReading, # from `read_units`
+def save_units(reading:UnitReading, # from `read_units`
                path # ends in .npz
               )->None:
     "Write what was read."
-    whole = {k: getattr(found, k).astype(np.int16) for k in ("people", "labels", "targets", "truth")}
-    save_arrays(path, **whole, **{k: getattr(found, k).astype(np.float16) for k in ("units", "faces", "edits")})
+    whole = {k: getattr(reading, k).astype(np.int16) for k in ("people", "labels", "targets", "truth")}
+    save_arrays(path, **whole, **{k: getattr(reading, k).astype(np.float16) for k in ("units", "faces", "edits")})
 
 def load_units(path # written by `save_units`
               )->UnitReading:
@@ -202,35 +202,35 @@ def load_units(path # written by `save_units`
     return load_arrays(path, "a reader of action units", "Evaluate the run again.", lambda a: UnitReading(**a))
 
 # %% ../../nbs/evaluation/05a_units.ipynb #16f03b11
-def pooled(found:list, # UnitReading, one for each seed
+def pooled(readings:list, # UnitReading, one for each seed
            of:str="edits" # see `UnitReading.read`
           )->tuple: # asked (M, U), read (M, U), people (M,)
     "The edits of all seeds."
-    return tuple(np.concatenate(parts) for parts in zip(*[(f.asked, f.read(of), f.who) for f in found]))
+    return tuple(np.concatenate(parts) for parts in zip(*[(f.asked, f.read(of), f.who) for f in readings]))
 
-def side_by_side(found:dict # label -> UnitReading, one for each seed
+def side_by_side(readings:dict # label -> UnitReading, one for each seed
                 )->dict: # row of a table -> (asked, read, people)
     "The references, as the first system's evaluation has them, and every system."
-    first = next(iter(found.values()))[:1]
+    first = next(iter(readings.values()))[:1]
     references = {of: pooled(first, of) for of in ("unchanged", "true face")}
-    return references | {label: pooled(f) for label,f in found.items()}
+    return references | {label: pooled(f) for label,f in readings.items()}
 
 # %% ../../nbs/evaluation/05a_units.ipynb #ql59igmt
-def system_table(found:dict # see `side_by_side`
+def system_table(readings:dict # see `side_by_side`
                 )->pd.DataFrame: # a row for each
     "Means over units: squared error and correlation, and in how many units there is one."
-    rows = {k: unit_measures(*three) for k,three in side_by_side(found).items()}
+    rows = {k: unit_measures(*three) for k,three in side_by_side(readings).items()}
     texts = pd.DataFrame({k: measures_table(m).loc["mean"] for k,m in rows.items()}).T
     units = [m[m.measure == "pcc"].value.notna().iloc[:-1].sum() for m in rows.values()]
     people = [m.people.iloc[0] for m in rows.values()]
-    seeds = ["–", "–", *map(len, found.values())]
+    seeds = ["–", "–", *map(len, readings.values())]
     texts = texts.rename_axis("system").reset_index()[["system", "MSE", "PCC", "n"]]
     return texts.assign(units=units, people=people, seeds=seeds)
 
 # %% ../../nbs/evaluation/05a_units.ipynb #25vv7umc
-def unit_by_unit(found:dict, # see `side_by_side`
+def unit_by_unit(readings:dict, # see `side_by_side`
                  measure:str="pcc" # or `mse`
                 )->pd.DataFrame: # a row for each unit, a column for each system
     "One measure of each unit, as people read it."
-    texts = {k: measures_table(unit_measures(*three))[measure.upper()] for k,three in side_by_side(found).items()}
+    texts = {k: measures_table(unit_measures(*three))[measure.upper()] for k,three in side_by_side(readings).items()}
     return pd.DataFrame(texts).rename_axis("unit").reset_index()

@@ -64,11 +64,11 @@ def intensities(faces:FaceSet,
 
 def with_units(faces:FaceSet)->FaceSet:
     "The faces whose units are known, all seventeen."
-    known = ~faces.aus.isnan().any(1)
-    if not known.any():
+    complete = ~faces.aus.isnan().any(1)
+    if not complete.any():
         raise FesganError("None of these faces has action units. "
                           "Prepare faces that know them: `fesgan prepare --help` names the ways.")
-    return faces.take(known.cpu().numpy())
+    return faces.take(complete.cpu().numpy())
 
 # %% ../../nbs/models/00a_conditions.ipynb #vrf97ir2
 def squared(read:Tensor, # (B, 17) of the critic's condition head

@@ -33,8 +33,8 @@ def conditions_of(generator # a Generator, or any other module
                  )->int: # expressions, times data sets where it has learnt several together
     "How many targets a generator knows."
     if condition_of(generator).needs: return len(EXPRESSIONS)
-    known = getattr(generator, "config", {}).get("n_conditions", len(EXPRESSIONS))
-    return int(known*domains_of(generator))
+    n = getattr(generator, "config", {}).get("n_conditions", len(EXPRESSIONS))
+    return int(n*domains_of(generator))
 
 # %% ../../nbs/models/03_edit.ipynb #19oqsmxf
 def condition(generator, # a Generator, or any other module
@@ -66,9 +66,9 @@ def as_conditions(generator, # a Generator, or any other module
     targets = torch.as_tensor(targets)
     if targets.ndim == 0: targets = targets.reshape(1).expand(n)
     if len(targets) != n: raise FesganError(f"{len(targets)} targets for {n} images; give one, or one for each image.")
-    known = conditions_of(generator)
-    if targets.ndim == 1 and n and not 0 <= int(targets.min()) <= int(targets.max()) < known:
-        raise FesganError(f"Targets run from {int(targets.min())} to {int(targets.max())}; allowed are 0 to {known-1}.")
+    count = conditions_of(generator)
+    if targets.ndim == 1 and n and not 0 <= int(targets.min()) <= int(targets.max()) < count:
+        raise FesganError(f"Targets run from {int(targets.min())} to {int(targets.max())}; allowed are 0 to {count-1}.")
     return targets
 
 # %% ../../nbs/models/03_edit.ipynb #g31esr44

@@ -129,8 +129,8 @@ SKIPS = ("ultimate", "none") # is the input added to the output?
 def check_settings(block, blocks, skip, dropout, padding, moves, **others)->BlockKind: # of the block
     "Do the arguments of a `Generator` go together?"
     kind = BLOCKS[choose(block, BLOCKS, "block")]
-    for name,value,known in (("skip", skip, SKIPS), ("dropout", dropout, DROPOUT), ("padding", padding, PADDINGS)):
-        choose(value, known, name)
+    for name,value,allowed in (("skip", skip, SKIPS), ("dropout", dropout, DROPOUT), ("padding", padding, PADDINGS)):
+        choose(value, allowed, name)
     if dropout == "blocks" and not kind.plain:
         raise FesganError(f"Generator: dropout='blocks' is for residual blocks, not for block={block!r}; "
                           "choose dropout='ends' or 'none'.")
@@ -237,8 +237,8 @@ def attention(self:Generator, x, c):
 @patch
 def maps(self:Generator, x, c)->dict: # name -> (B, channels, height, width)
     "Everything it can show of its work."
-    known = dict(residual=self.residual, attention=self.attention, movement=lambda x,c: self.parts(x, c)[1])
-    return {k: known[k](x, c) for k in self.shows}
+    views = dict(residual=self.residual, attention=self.attention, movement=lambda x,c: self.parts(x, c)[1])
+    return {k: views[k](x, c) for k in self.shows}
 
 # %% ../../nbs/models/01_generator.ipynb #6af59d4a
 GENERATORS = dict( # class: its module
@@ -295,14 +295,14 @@ def read_metadata(path # a file written by `save_generator`
         raise FesganError(f"{path}: its metadata is damaged ({e}). Get the file again.") from None
 
 # %% ../../nbs/models/01_generator.ipynb #5ffc4e54
-def check_keys(found:dict, # name: tensor, as read
+def check_keys(tensors:dict, # name: tensor, as read
                expected:dict, # name: tensor, as the network has them
                what # the file or network, for the message
               )->None: # raises an explanation
     "Compare names and shapes of two sets of weights."
-    wrong = [f"missing: {k} {tuple(v.shape)}" for k,v in expected.items() if k not in found]
-    wrong += [f"unexpected: {k} {tuple(v.shape)}" for k,v in found.items() if k not in expected]
-    shapes = {k: (tuple(found[k].shape), tuple(v.shape)) for k,v in expected.items() if k in found}
+    wrong = [f"missing: {k} {tuple(v.shape)}" for k,v in expected.items() if k not in tensors]
+    wrong += [f"unexpected: {k} {tuple(v.shape)}" for k,v in tensors.items() if k not in expected]
+    shapes = {k: (tuple(tensors[k].shape), tuple(v.shape)) for k,v in expected.items() if k in tensors}
     wrong += [f"wrong shape: {k} is {a}, must be {b}" for k,(a,b) in shapes.items() if a != b]
     if wrong: raise FesganError(f"{what}: {len(wrong)} of the weights do not fit.\n  " + "\n  ".join(wrong))
 
@@ -315,13 +315,13 @@ def checked_config(config, # constructor arguments, as somebody's file says
                    path # the file, for the message
                   )->dict: # `config`
     "Look at a stranger's numbers before a network of that size is built."
-    known = inspect.signature(kind).parameters
+    parameters = inspect.signature(kind).parameters
     if not isinstance(config, dict):
         raise FesganError(f"{path}: its generator is {config!r}, not a set of arguments. Get the file again.")
-    if unknown := sorted(config.keys()-known):
+    if unknown := sorted(config.keys()-parameters):
         raise FesganError(f"{path}: its generator needs another version of fesgan (unknown: {', '.join(unknown)}).")
     for k,v in config.items():
-        type_,default = known[k].annotation,known[k].default
+        type_,default = parameters[k].annotation,parameters[k].default
         if type(v) is not type_ and not (v is None and default is None):
             raise FesganError(f"{path}: {k}={v!r} is not of the type {type_.__name__}. Get the file again.")
         if type_ is int and v is not None and not (k != "blocks") <= v <= MOST:

@@ -67,9 +67,9 @@ def outcome(claim:Claim,
 def claims_table(reports # folders of published reports
                 )->pd.DataFrame: # paper, claim, outcome, report, size, n, people, seeds, reason
     "Every claim with what became of it in each report, and those that no report has tested."
-    found,rows = [v for r in reports for v in read_verdicts(r)],[]
+    verdicts,rows = [v for r in reports for v in read_verdicts(r)],[]
     for claim in CLAIMS:
-        mine = [v | dict(outcome=outcome(claim, v)) for v in found if v["question"] == claim.question]
+        mine = [v | dict(outcome=outcome(claim, v)) for v in verdicts if v["question"] == claim.question]
         tested = [v for v in mine if v["outcome"] != "not tested"]
         rows += [dict(paper=claim.paper, claim=claim.text) | v for v in tested or [dict(outcome="not tested")]]
     return pd.DataFrame(rows, columns=["paper", "claim", "outcome", "report", "size", "n", "people", "seeds", "reason"])

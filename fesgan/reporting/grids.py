@@ -198,9 +198,9 @@ def history_figure(history, # DataFrame of a run's history.jsonl, updates in a c
     with style():
         fig,axes = _axes(len(terms), 3, 2.3, 1.5)
         for ax,term,colour in zip(axes, terms, sns.color_palette("colorblind")*9, strict=False):
-            known = history[[x, term]].dropna()
-            smooth = known.assign(**{term: _running_mean(known[term], window)})
-            for lines,look in ((known, dict(alpha=0.3, lw=0.7)), (smooth, dict(lw=1.4))):
+            points = history[[x, term]].dropna()
+            smooth = points.assign(**{term: _running_mean(points[term], window)})
+            for lines,look in ((points, dict(alpha=0.3, lw=0.7)), (smooth, dict(lw=1.4))):
                 sns.lineplot(lines, x=x, y=term, ax=ax, color=colour, errorbar=None, **look)
             ax.set(title=term, xlabel="update", ylabel="")
         for ax in axes[len(terms):]: ax.remove()
@@ -222,8 +222,8 @@ def losses_figure(histories:dict, # label -> DataFrame of a run's history.jsonl
         fig,axes = _axes(len(terms), 4, 2.2, 1.6, more=(0, .5))
         for ax,term in zip(axes, terms, strict=False):
             for (label,h),colour in zip(histories.items(), colours, strict=True):
-                known = h[[x, term]].dropna() if term in h else pd.DataFrame({x: [], term: []})
-                ax.plot(known[x], _running_mean(known[term]), color=colour, lw=1.1, label=label)
+                points = h[[x, term]].dropna() if term in h else pd.DataFrame({x: [], term: []})
+                ax.plot(points[x], _running_mean(points[term]), color=colour, lw=1.1, label=label)
             ax.set(title=term, xlabel="update")
         for ax in axes[len(terms):]: ax.remove()
         names = axes[0].get_legend_handles_labels()
@@ -290,7 +290,7 @@ def save_figure(fig, # a matplotlib Figure
     "Write `name`.jpg if pictures are in the figure, else `name`.png and `name`.svg."
     if any(ax.images for ax in fig.axes): forms = dict(jpg=dict(pil_kwargs=FACES | dict(exif=described(caption))))
     else: forms = {kind: dict(metadata={"Description": caption, undated: None}) for kind,undated in UNDATED.items()}
-    for kind,told in forms.items():
+    for kind,how in forms.items():
         with style(), atomic(Path(folder)/f"{name}.{kind}") as tmp:
-            fig.savefig(tmp, dpi=110, bbox_inches="tight", pad_inches=0.04, **told)
+            fig.savefig(tmp, dpi=110, bbox_inches="tight", pad_inches=0.04, **how)
     return [Path(folder)/f"{name}.{kind}" for kind in forms]

@@ -276,9 +276,9 @@ def _sections(folder, pages, runs, answers, verdicts):
     "A report's sections: heading -> HTML."
     def link(name, path):
         return f'<a href="{html.escape(os.path.relpath(path, folder).replace(os.sep, "/"))}">{html.escape(name)}</a>'
-    said = [map(html.escape, v) for v in verdicts]
+    lines = [map(html.escape, v) for v in verdicts]
     runs = provenance_table(runs).to_html(index=False, border=0) if len(runs) else ""
-    return {"Verdicts": bullets(f"{question} <strong>{verdict}</strong>: {why}" for question,verdict,why in said),
+    return {"Verdicts": bullets(f"{question} <strong>{verdict}</strong>: {why}" for question,verdict,why in lines),
             "Answers": bullets(map(html.escape, answers)),
             "Tables": "\n".join(map(table_html, sorted((folder/"tables").glob("*.csv")))),
             "Figures": "\n".join(map(figure_html, figures_in(folder/"figures"))),
@@ -356,8 +356,8 @@ def finish_report(work, # work folder of the study
 def _changed(work, facts):
     "The files that are no longer what they were when the report was finished."
     report,numbers,files = facts["report"],facts["numbers"],facts["files"]
-    return [f"{folder}/{n}" for folder,known in [*numbers.items(), (report, files)]
-            for n,digest in file_hashes(Path(work)/folder, known).items() if digest != known[n]]
+    return [f"{folder}/{n}" for folder,hashes in [*numbers.items(), (report, files)]
+            for n,digest in file_hashes(Path(work)/folder, hashes).items() if digest != hashes[n]]
 
 def finished_report(work # work folder of a study
                    )->dict: # what published.json holds

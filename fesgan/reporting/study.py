@@ -109,9 +109,9 @@ def _comparison(a, b, table, change):
     "What a change did, in numbers and in words."
     text,fields = ablation_text(table, a["label"], b["label"]),field_table(a, b)
     differ = "; ".join(f"{field} ({x}, {y})" for field,x,y in fields.itertuples(index=False))
-    said = [answer_sentence(row, change) for row in table.to_dict("records")]
+    sentences = [answer_sentence(row, change) for row in table.to_dict("records")]
     first = f"The two sides differ in: {differ or 'nothing that params.yaml knows'}."
-    return Comparison(f"{a['label']} against {b['label']}", text, [first, *said], table, fields)
+    return Comparison(f"{a['label']} against {b['label']}", text, [first, *sentences], table, fields)
 
 # %% ../../nbs/reporting/04_study.ipynb #n8001c0e
 def compare(folders, # judged run folders
@@ -171,23 +171,23 @@ def undecidable(size:str, # a key of SIZES
     return ""
 
 # %% ../../nbs/reporting/04_study.ipynb #0h8e10of
-def _agreement(said):
+def _agreement(ballot):
     "What the votes of one comparison say together: 1, -1 or 0."
-    distances = [said[m] for m in DISTANCES if m in said]
+    distances = [ballot[m] for m in DISTANCES if m in ballot]
     for sign in (1, -1):
-        if said.get("accuracy") == sign and sign in distances and -sign not in distances: return sign
+        if ballot.get("accuracy") == sign and sign in distances and -sign not in distances: return sign
     return 0
 
-def _leaning(said):
+def _leaning(ballots):
     "Where all votes of all comparisons go that are not 0: 1, -1 or 0."
-    shown = {way for one in said for way in one.values()}-{0}
-    return shown.pop() if len(shown) == 1 else 0
+    ways = {way for ballot in ballots for way in ballot.values()}-{0}
+    return ways.pop() if len(ways) == 1 else 0
 
-def _measures(c, said):
+def _measures(c, ballot):
     "The measures of one comparison in words."
     rows,words = {r["metric"]: r for r in c.table.to_dict("records")},{1: "better", -1: "worse", 0: "not shown"}
-    told = [f"{metric_name(m)} {signed(rows[m], m)} {words[way]}" for m,way in said.items() if rows[m]["n"]]
-    return f"{c.title}: {', '.join(told)}"
+    measures = [f"{metric_name(m)} {signed(rows[m], m)} {words[way]}" for m,way in ballot.items() if rows[m]["n"]]
+    return f"{c.title}: {', '.join(measures)}"
 
 def _because(*parts):
     "A reason of several parts; empty ones are passed over."
@@ -202,12 +202,12 @@ def decide(question:str, # whether the change helps; see `asks`
            asks:int=1 # 1: does the change help? -1: does what it takes away help?
           )->Verdict:
     "One verdict on all pairs of an ablation."
-    tables,said = [c.table for c in comparisons],[votes(c.table) for c in comparisons]
+    tables,ballots = [c.table for c in comparisons],[votes(c.table) for c in comparisons]
     people,seeds = (min(int(t[k].max()) for t in tables) for k in ("people", "seeds"))
-    why,signs = undecidable(size, people, seeds),{asks*_agreement(v) for v in said}
+    why,signs = undecidable(size, people, seeds),{asks*_agreement(v) for v in ballots}
     verdict = "undecided" if why or len(signs) > 1 else WORDS[signs.pop()] or "undecided"
-    leans = "" if undecidable(size, people, seeds, need=1) else WORDS[asks*_leaning(said)]
-    reason = _because(why, *(_measures(c, v) for c,v in zip(comparisons, said, strict=True)))
+    leans = "" if undecidable(size, people, seeds, need=1) else WORDS[asks*_leaning(ballots)]
+    reason = _because(why, *(_measures(c, v) for c,v in zip(comparisons, ballots, strict=True)))
     return Verdict(question, verdict, reason, sum(int(t.n.max()) for t in tables), people, seeds, leans)
 
 # %% ../../nbs/reporting/04_study.ipynb #c2b51d06
@@ -278,26 +278,26 @@ def judge_sentence(work # work folder of the study
     "What the judges can do, in a sentence."
     files = sorted((Path(work)/"judges").glob("*.json"))
     own = own_judges([p.stem for p in files])
-    known = {p.stem: f for p in files if "accuracy" in (f := read_json(p)) and p.stem in own}
-    if "judge" not in known: return ""
-    learnt = f"{known['judge']['n_test']:,} real test faces right (learnt from {known['judge']['n_train']:,})"
-    shares = [100*f["accuracy"] for f in known.values()]
-    if len(known) == 1:
+    judges = {p.stem: f for p in files if "accuracy" in (f := read_json(p)) and p.stem in own}
+    if "judge" not in judges: return ""
+    learnt = f"{judges['judge']['n_test']:,} real test faces right (learnt from {judges['judge']['n_train']:,})"
+    shares = [100*f["accuracy"] for f in judges.values()]
+    if len(judges) == 1:
         return (f"The judge behind every accuracy reads {shares[0]:.1f} % of {learnt}; it is one training, another "
                 "would read otherwise.")
-    return f"The {len(known)} judges behind every accuracy read {min(shares):.1f} to {max(shares):.1f} % of {learnt}."
+    return f"The {len(judges)} judges behind every accuracy read {min(shares):.1f} to {max(shares):.1f} % of {learnt}."
 
 # %% ../../nbs/reporting/04_study.ipynb #2cce3444
-def _claims(found, theirs, baseline):
+def _claims(readings, theirs, baseline):
     "What a paper's table claims: (in words, points there, the system, how a judge's reading is measured)."
-    known = [m for m in found if m in theirs]
-    for m in [m for m in known if m != baseline and baseline in known]:
+    systems = [m for m in readings if m in theirs]
+    for m in [m for m in systems if m != baseline and baseline in systems]:
         points = theirs[m]-theirs[baseline]
-        yield f"{m} against {baseline}",points,m,lambda j, m=m: against(found[m], found[baseline], j)
-    if not known: return
-    best = max(known, key=theirs.get)
+        yield f"{m} against {baseline}",points,m,lambda j, m=m: against(readings[m], readings[baseline], j)
+    if not systems: return
+    best = max(systems, key=theirs.get)
     points = theirs[best]-theirs["real images"]
-    yield f"{best} against the real faces",points,best,lambda j: against_real(found[best], j)
+    yield f"{best} against the real faces",points,best,lambda j: against_real(readings[best], j)
 
 HARDLY = .05 # a network of which fewer edits are read otherwise than their faces has not begun to edit
 
@@ -308,20 +308,20 @@ def _says(r):
     return "undecided" if not ours else "as in the paper" if ours*r["paper"] > 0 else "the other way round"
 
 # %% ../../nbs/reporting/04_study.ipynb #ptxsn2zr
-def variants_claims(found:dict, # label -> list of Recognition, one for each seed
+def variants_claims(readings:dict, # label -> list of Recognition, one for each seed
                     published:pd.DataFrame, # with method and accuracy in per cent
                     baseline:str="StarGAN" # what the others are compared with
                    )->pd.DataFrame: # claim, paper (points), judge, difference ..., anew (share read otherwise), says
     "Every claim of a table of accuracies against our edits, as each network reads them."
-    readers = list(next(iter(found.values()))[0].real)
+    readers = list(next(iter(readings.values()))[0].real)
     names = own_judges(readers) + [j for j in JURY if j in readers]
     theirs = dict(zip(published.method, published.accuracy, strict=True))
     rows = []
-    for claim,paper,m,measure in _claims(found, theirs, baseline):
+    for claim,paper,m,measure in _claims(readings, theirs, baseline):
         for j in names:
             d = measure(j)
             rows.append({"claim": claim, "paper": paper, "judge": j, **{k: d[k] for k in PAIRED}, "people": d["groups"],
-                         "anew": moved(found[m], j)["mean"]})
+                         "anew": moved(readings[m], j)["mean"]})
     table = pd.DataFrame(rows, columns=["claim", "paper", "judge", *PAIRED, "people", "anew"])
     table["p_holm"] = holm(table.p.to_numpy(float)) if len(table) else []
     return table.assign(says=[_says(r) for r in table.to_dict("records")])
@@ -330,8 +330,8 @@ def variants_claims(found:dict, # label -> list of Recognition, one for each see
 def claim_verdict(rows:pd.DataFrame # of one claim
                  )->str: # what all own judges say, else `undecided`
     "Own judges decide together or not at all."
-    said = set(rows.says[rows.judge.isin(own_judges(rows.judge))])
-    return said.pop() if len(said) == 1 else "undecided"
+    answers = set(rows.says[rows.judge.isin(own_judges(rows.judge))])
+    return answers.pop() if len(answers) == 1 else "undecided"
 
 NAMES = {"judge": "the judge", "second": "the second judge"} # in a sentence
 
@@ -365,14 +365,14 @@ def claims_verdict(claims:pd.DataFrame, # from `variants_claims`
                    seeds:int # trainings of each system
                   )->Verdict:
     "Do the claims of a table hold?"
-    said = [claim_verdict(rows) for _,rows in claims.groupby("claim", sort=False)]
-    counts = {says: said.count(says) for says in ("as in the paper", "the other way round", "undecided", "no test")}
+    outcomes = [claim_verdict(rows) for _,rows in claims.groupby("claim", sort=False)]
+    counts = {says: outcomes.count(says) for says in ("as in the paper", "the other way round", "undecided", "no test")}
     people = int(claims.people.min()) if len(claims) else 0
     why = undecidable(size, people, seeds)
     answers = {"as in the paper": "yes", "the other way round": "no"}
-    verdict = "undecided" if why or len(set(said)) != 1 else answers.get(said[0], "undecided")
-    told = f"of {len(said)} claims " + ", ".join(f"{k} {says}" for says,k in counts.items() if k)
-    return Verdict(question, verdict, _because(why, told), n, people, seeds)
+    verdict = "undecided" if why or len(set(outcomes)) != 1 else answers.get(outcomes[0], "undecided")
+    counted = f"of {len(outcomes)} claims " + ", ".join(f"{k} {says}" for says,k in counts.items() if k)
+    return Verdict(question, verdict, _because(why, counted), n, people, seeds)
 
 # %% ../../nbs/reporting/04_study.ipynb #79860343
 SMALL = ("params.yaml", "provenance.json", "history.jsonl", *EVALUATED, "augmented.npz") # of a run
@@ -437,7 +437,7 @@ def publish_group(work, # work folder of the study
     shutil.rmtree(new, ignore_errors=True)
     _copy_results(work, group, new, runs)
     answers = read_answers(results)
-    sentences = [f"{a['question']} {pair}: {s}" for a in answers for pair,said in a["answers"].items() for s in said]
+    sentences = [f"{a['question']} {pair}: {s}" for a in answers for pair,lines in a["answers"].items() for s in lines]
     html_report(new, title=title, size=size, detail=f"{detail} {judge_sentence(work)}".strip(), notebooks=notebooks,
                 runs=runs, answers=sentences, verdicts=verdict_lines(answers))
     name_place(new, work)
@@ -449,9 +449,9 @@ def publish_group(work, # work folder of the study
 def _said(answer, tables):
     "One question's sentences, then its tables."
     def items(lines): return "\n".join(f"- {line}" for line in lines)
-    said = [f"**{pair}**\n\n{items(lines)}" for pair,lines in answer["answers"].items() if lines]
-    said += [p.read_text() for p in sorted(tables.glob(f"ablation_{answer['name']}*.md"))]
-    return [f"### {answer['question']}", *said] if said else []
+    parts = [f"**{pair}**\n\n{items(lines)}" for pair,lines in answer["answers"].items() if lines]
+    parts += [p.read_text() for p in sorted(tables.glob(f"ablation_{answer['name']}*.md"))]
+    return [f"### {answer['question']}", *parts] if parts else []
 
 def _group_markdown(out, work, group, size, detail):
     "A group's details: answers in words, tables, figures."

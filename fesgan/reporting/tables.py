@@ -161,8 +161,8 @@ def _columns(folder):
     metrics = read_metrics(folder)
     if not metrics: return {}
     whole = read_json(folder/"metrics.json")
-    known = [(k, part, v) for k,m in metrics.items() for part,v in m.items() if v is not None]
-    values = {k if part == "mean" else f"{k}_{part}": v for k,part,v in known}
+    entries = [(k, part, v) for k,m in metrics.items() for part,v in m.items() if v is not None]
+    values = {k if part == "mean" else f"{k}_{part}": v for k,part,v in entries}
     why = {f"{k}_why": text for k,text in (whole.get("missing") or {}).items()}
     return values | why | {f"strangers_{k}": v for k,v in (whole.get("strangers") or {}).items()}
 
@@ -234,9 +234,9 @@ def read_references(folders # run folders
         parts.append(table.assign(subject=subjects(table), **run))
         _add_sets(sets, folder)
     none = pd.DataFrame(columns=["method", "row", "subject", "target", "label", "seed"])
-    known = pd.concat(parts, ignore_index=True) if parts else none
-    known.attrs |= {"missing": list(dict.fromkeys(missing)), "sets": sets}
-    return known
+    references = pd.concat(parts, ignore_index=True) if parts else none
+    references.attrs |= {"missing": list(dict.fromkeys(missing)), "sets": sets}
+    return references
 
 # %% ../../nbs/reporting/01_tables.ipynb #04ap4nzx
 def reference_faces(references:pd.DataFrame # from `read_references`
@@ -271,11 +271,11 @@ def _counts(edits):
 def _spread(part, metric, seed):
     "A metric of some edits, with every kind of spread."
     column = METRICS[metric][1]
-    known = part[part[column].notna()].astype({column: float})
+    measured = part[part[column].notna()].astype({column: float})
     s = dict.fromkeys(("mean", "low", "high"), math.nan)
-    if len(known): s = summary(_values(known, metric), groups=known.subject.to_numpy(), seed=seed)
-    over_seeds = known.groupby("seed")[column].mean().std()
-    return dict(metric=metric, mean=s["mean"], std_seeds=over_seeds, low=s["low"], high=s["high"], **_counts(known))
+    if len(measured): s = summary(_values(measured, metric), groups=measured.subject.to_numpy(), seed=seed)
+    over_seeds = measured.groupby("seed")[column].mean().std()
+    return dict(metric=metric, mean=s["mean"], std_seeds=over_seeds, low=s["low"], high=s["high"], **_counts(measured))
 
 # %% ../../nbs/reporting/01_tables.ipynb #14mpcjit
 def summarise(edits:pd.DataFrame, # from `read_edits`
@@ -374,8 +374,8 @@ def our_cells(runs:pd.DataFrame, # from `read_runs`
              )->dict: # {label: {metric: text}}
     "Our numbers as text: with an interval over people where edits are known, else the mean over seeds."
     for m in metrics: choose(m, METRICS, "metric")
-    known = {} if edits is None else _by_metric(summarise(edits, metrics))
-    def cell(label, part, m): return _text(known[label, m], m) if (label, m) in known else _over_runs(part, m)
+    summaries = {} if edits is None else _by_metric(summarise(edits, metrics))
+    def cell(label, part, m): return _text(summaries[label, m], m) if (label, m) in summaries else _over_runs(part, m)
     return {label: {m: cell(label, part, m) for m in metrics} for label,part in runs.groupby("label", sort=False)}
 
 # %% ../../nbs/reporting/01_tables.ipynb #df34ec0e
@@ -395,10 +395,10 @@ def reference_cells(references:pd.DataFrame, # from `read_references`
                    )->dict: # {"unchanged": {metric: text}, "true face": ...}; empty where no run has them
     "What the input itself and the true face would get."
     if references is None or not len(references): return {}
-    known = _by_metric(summarise(reference_faces(references), metrics, by="method"), "method")
+    summaries = _by_metric(summarise(reference_faces(references), metrics, by="method"), "method")
     sets = references.attrs.get("sets", {})
     def cell(method, m):
-        if (method, m) in known: return _text(known[method, m], m)
+        if (method, m) in summaries: return _text(summaries[method, m], m)
         values = [v for v in sets.get(method, {}).get(m, []) if v is not None]
         return format_interval(np.mean(values)*METRICS[m][4] if values else math.nan, digits=METRICS[m][3])
     measured = [method for method in REFERENCES if (references.method == method).any()]
@@ -424,8 +424,8 @@ def nearer_table(edits:pd.DataFrame, # from `read_edits`
                  metrics=NEARER # of TO_TRUTH
                 )->pd.DataFrame: # label, metric, difference (above zero: nearer than the input) ..., n, people, seeds
     "Are edits nearer to the true face than the unchanged input?"
-    known = references is not None and len(references)
-    still = references[references.method == "unchanged"] if known else pd.DataFrame()
+    any_references = references is not None and len(references)
+    still = references[references.method == "unchanged"] if any_references else pd.DataFrame()
     measured = [m for m in metrics if METRICS[m][1] in still and METRICS[m][1] in edits]
     rows = [{"label": label, **row} for label,part in edits.groupby("label", sort=False)
             for m in measured if (row := _nearer(part, still, m))]
@@ -514,12 +514,12 @@ def _reference_note(edits, references):
     again = [f"The rows unchanged and true face are missing{where}: these runs were evaluated before there were "
              "references; evaluate them again."] if missing else []
     if not len(references): return again
-    known = len(reference_faces(references[references.method == "true face"]))
+    n = len(reference_faces(references[references.method == "true face"]))
     table = nearer_table(edits, references)
-    said = nearer_sentences(table) if table.label.nunique() < 5 else _nearer_list(table)
+    sentences = nearer_sentences(table) if table.label.nunique() < 5 else _nearer_list(table)
     return ["Unchanged: the input itself. True face: the same person's picture with the expression asked for, known "
-            f"for {known:,} edits. ACD, FVS, same person and colour distance are best where the true face's are.",
-            *said, *again]
+            f"for {n:,} edits. ACD, FVS, same person and colour distance are best where the true face's are.",
+            *sentences, *again]
 
 # %% ../../nbs/reporting/01_tables.ipynb #goubzdma
 def results_note(runs, # as in `results_table`
@@ -529,7 +529,7 @@ def results_note(runs, # as in `results_table`
                  references=None # as in `results_table`
                 )->str: # a few sentences
     "What a reader of a results table must know."
-    note = _edits_note(edits, metrics) + [said for m in metrics if (said := _not_measured(runs, edits, m))]
+    note = _edits_note(edits, metrics) + [sentence for m in metrics if (sentence := _not_measured(runs, edits, m))]
     if "fd_dlib" in metrics: note += _floor(runs)
     if {"fvs", "verified"} & set(metrics): note += _strangers(runs)
     note += _reference_note(edits, references)
@@ -630,26 +630,26 @@ def _less_real(seeds, groups):
     names = {title: title.replace("accuracy", "").replace(" (%)", " less real (points)").strip() for title in groups}
     return {names[title]: _percent(against_real(seeds, judges), "difference") for title,judges in groups.items()}
 
-def _method_rows(found, groups):
+def _method_rows(readings, groups):
     "The rows of `recognition_table`: standing still, the true faces, each system."
-    first = next(iter(found.values()))
+    first = next(iter(readings.values()))
     chance = f"{100/len(first[0].targets):.1f}"
     yield {"method": "unchanged", **dict.fromkeys([*groups, EACH], chance), "read anew (%)": "0.0"}
     yield {"method": "true face", **_reads(lambda names: read_real(first, names), groups)}
-    for label,seeds in found.items():
+    for label,seeds in readings.items():
         reads = _reads(lambda names, s=seeds: recognised(s, names), groups)
         anew = _percent(moved(seeds, groups["accuracy (%)"]))
         yield {"method": label, "seeds": str(len(seeds)), **reads, "read anew (%)": anew, **_less_real(seeds, groups)}
 
 # %% ../../nbs/reporting/01_tables.ipynb #aag00pf3
-def recognition_table(found:dict, # label -> list of Recognition, one for each seed
+def recognition_table(readings:dict, # label -> list of Recognition, one for each seed
                       published:pd.DataFrame=None # from `published`, with `method` and `accuracy` in per cent
                      )->pd.DataFrame: # text cells; what to know about them is in attrs["note"]
     "True faces and each system's edits of them, read by every judge."
-    if not found: raise FesganError("There is no run whose edits a judge has read; evaluate a run first.")
-    first = next(iter(found.values()))[0]
+    if not readings: raise FesganError("There is no run whose edits a judge has read; evaluate a run first.")
+    first = next(iter(readings.values()))[0]
     groups = judge_groups(first.real)
-    table = pd.DataFrame(_method_rows(found, groups))
+    table = pd.DataFrame(_method_rows(readings, groups))
     if len(groups["accuracy (%)"]) < 2: table = table.drop(columns=EACH)
     table.insert(1, "seeds", table.pop("seeds"))
     if published is not None:
@@ -661,9 +661,9 @@ def recognition_table(found:dict, # label -> list of Recognition, one for each s
     return table
 
 # %% ../../nbs/reporting/01_tables.ipynb #3a846a2c
-def _gains(real, found):
+def _gains(real, rereads):
     "What learning from edits, too, brings each system; p-values corrected together."
-    gains = {label: gain(runs, real) for label,runs in found.items()}
+    gains = {label: gain(runs, real) for label,runs in rereads.items()}
     corrected = holm(np.array([g["p"] for g in gains.values()]))
     return {label: g | {"p_holm": float(p)} for (label,g),p in zip(gains.items(), corrected, strict=True)}
 
@@ -677,15 +677,15 @@ def augmentation_note(real # Reread after real faces alone
 
 # %% ../../nbs/reporting/01_tables.ipynb #6jwzojrp
 def augmentation_table(real, # Reread after real faces alone
-                       found:dict, # label -> list of Reread after real faces and edits, one for each run
+                       rereads:dict, # label -> list of Reread after real faces and edits, one for each run
                        edits:dict # label -> list of Recognition
                       )->pd.DataFrame: # text cells; attrs["note"]: what to know about them, attrs["gains"]: numbers
     "Does training on edits help a classifier?"
     first = next(iter(edits.values()))
-    own,gains = own_judges(first[0].real),_gains(real, found)
+    own,gains = own_judges(first[0].real),_gains(real, rereads)
     rows = [{"method": "unchanged", "G (%)": f"{100/len(first[0].targets):.1f}"},
             {"method": "true face", "G (%)": _percent(read_real(first, own))}]
-    for label,runs in found.items():
+    for label,runs in rereads.items():
         both = summary(np.concatenate([f.right for f in runs]), np.concatenate([f.people for f in runs]))
         more,p = _percent(gains[label], "difference"),p_cell(gains[label]["p_holm"])
         rows.append({"method": label, "seeds": str(len(runs)), "R (%)": _percent(summary(real.right, real.people)),
@@ -741,9 +741,9 @@ def _by_network(edits, baseline, variant):
 def _reference(references, method, column, pairs):
     "The mean of a reference over the pairs' faces and targets; NaN where nobody knows."
     if references is None or not len(references) or column not in references: return math.nan
-    known = reference_faces(references[references.method == method])
-    if column not in known: return math.nan
-    return pairs[["row", "target"]].drop_duplicates().merge(known, on=["row", "target"])[column].astype(float).mean()
+    faces = reference_faces(references[references.method == method])
+    if column not in faces: return math.nan
+    return pairs[["row", "target"]].drop_duplicates().merge(faces, on=["row", "target"])[column].astype(float).mean()
 
 # %% ../../nbs/reporting/01_tables.ipynb #o37e6rg0
 def _ablation_row(edits, baseline, variant, metric, references):
@@ -800,8 +800,8 @@ def towards(metric:str, # a key of METRICS
 def readers_say(judges:dict # name -> paired difference, of own judges and the jury
                )->tuple: # (sign that all own judges see, else 0; the jury's sign, None without one; words)
     "Do the judges agree, and does the jury?"
-    said,own,listed = agreement(judges),len(own_judges(judges)),", ".join(f"{j} {signed(d)}" for j,d in judges.items())
-    agreed,heard = said.sign,said.jury
+    panel,own,listed = agreement(judges),len(own_judges(judges)),", ".join(f"{j} {signed(d)}" for j,d in judges.items())
+    agreed,heard = panel.sign,panel.jury
     if own < 2: words = "a single judge has read them, which decides nothing"
     else: words = f"all {own} own judges agree" if agreed else f"not all {own} own judges see one"
     if heard is None: return agreed,None,f"{words}, and no outside jury has read them" + f" ({listed})"*(own > 1)

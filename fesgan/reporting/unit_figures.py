@@ -66,11 +66,11 @@ def mask_figure(generator, # one that shows `mask` and `colour`
     "Input, colour, painted share and edit."
     if "mask" not in getattr(generator, "shows", ()):
         raise FesganError("This generator has no mask; choose one that paints through one, such as ganimation.")
-    told = steering(generator, faces, torch.arange(len(faces)), torch.full((len(faces),), target))
-    with evaluating(generator): maps = generator.maps(to_float(faces.images), told)
+    steer = steering(generator, faces, torch.arange(len(faces)), torch.full((len(faces),), target))
+    with evaluating(generator): maps = generator.maps(to_float(faces.images), steer)
     colours = (maps["colour"].cpu().permute(0, 2, 3, 1).numpy()+1)/2
     painted = heat(1-maps["mask"][:, 0].float().cpu())
-    edits = edit_faces(generator, faces.images, told).permute(0, 2, 3, 1).cpu().numpy()
+    edits = edit_faces(generator, faces.images, steer).permute(0, 2, 3, 1).cpu().numpy()
     inputs = faces.images.permute(0, 2, 3, 1).cpu().numpy()
     cells = [list(row) for row in zip(inputs, colours, painted, edits)]
     return picture_grid(cells, ["input", "colour", "painted", EXPRESSIONS[target]], size=1.15)
@@ -83,11 +83,11 @@ def stage_figure(generator, # one that edits in `steps`
     "Input, what each stage made of it, and what the first stage makes of it in one step."
     if not hasattr(generator, "steps"):
         raise FesganError("This generator edits in one step; choose one that takes several, such as cascade.")
-    told = steering(generator, faces, torch.arange(len(faces)), torch.full((len(faces),), target))
+    steer = steering(generator, faces, torch.arange(len(faces)), torch.full((len(faces),), target))
     x = to_float(faces.images)
     with evaluating(generator):
-        made = [s.faces for s in generator.steps(x, told)]
-        at_once = generator(x, told, steps=1)
+        made = [s.faces for s in generator.steps(x, steer)]
+        at_once = generator(x, steer, steps=1)
     columns = [to_uint8(y).permute(0, 2, 3, 1).cpu().numpy() for y in (x, *made, at_once)]
     titles = ["input", *(f"step {k}" for k in range(1, len(made))), EXPRESSIONS[target], "in one step"]
     return picture_grid([list(row) for row in zip(*columns)], titles, size=1.15)

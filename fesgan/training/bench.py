@@ -204,13 +204,13 @@ def jobs(system:System, # networks, sizes, n_critic and batch
     s,x = system,torch.zeros(1, 3, system.image_size, system.image_size)
     G,D = s.generator().eval(),s.critic().eval()
     costs = dict(G=(G, layer_costs(G, x, torch.zeros(1, G.config["n_conditions"]))), D=(D, layer_costs(D, x)))
-    found = []
+    work = []
     for name,(net,layers) in costs.items():
         n = passes(s.n_critic)[name]
-        found += [(n*macs*s.batch, n*(moved*s.batch+weights)*itemsize) for macs,moved,weights in layers]
+        work += [(n*macs*s.batch, n*(moved*s.batch+weights)*itemsize) for macs,moved,weights in layers]
         size = sum(p.numel() for p in net.parameters())
-        found.append((0., 7*4*size/(s.n_critic if name == "G" else 1)))
-    return found
+        work.append((0., 7*4*size/(s.n_critic if name == "G" else 1)))
+    return work
 
 # %% ../../nbs/training/04_bench.ipynb #o5z98imt
 def floor(system:System, # networks, sizes, n_critic and batch
@@ -258,8 +258,8 @@ def peak_memory(device:torch.device)->int: # bytes
 def public_cycle(system:System, pictures, labels, where): # a function without arguments
     "One cycle of the public loop."
     torch.manual_seed(0)
-    shown = Pictures(pictures, labels, system.image_size)
-    loader = torch.utils.data.DataLoader(shown, system.batch, shuffle=True, num_workers=1,
+    dataset = Pictures(pictures, labels, system.image_size)
+    loader = torch.utils.data.DataLoader(dataset, system.batch, shuffle=True, num_workers=1,
                                          drop_last=True, persistent_workers=True)
     plain = PublicLoop(system, where, image_size=system.image_size)
     return lambda: plain.run(loader, system.n_critic)
@@ -341,9 +341,9 @@ def rounds_of(systems:dict, # (size, name) -> System
               progress, between # called after each round
              )->dict: # (size, name, loop) -> as `time_loop`, the cycles of all rounds
     "Let the loops take turns."
-    found = {}
+    timed = {}
     def keep(key, done):
-        old = found.setdefault(key, dict(seconds=[], cpu=[], memory=0))
+        old = timed.setdefault(key, dict(seconds=[], cpu=[], memory=0))
         for k in ("seconds", "cpu"): old[k] += done[k]
         old["memory"] = max(old["memory"], done["memory"])
         speed = systems[key[:2]].n_critic/median(done["seconds"])
@@ -356,7 +356,7 @@ def rounds_of(systems:dict, # (size, name) -> System
                 else: done = in_own_process(time_loop, loop, s, folder, pictures, labels, device, cycles)
                 keep((size, name, loop), done)
         between()
-    return found
+    return timed
 
 # %% ../../nbs/training/04_bench.ipynb #8a6db07f
 def public_edits(G, # generator
@@ -434,16 +434,16 @@ def least_time(system, loop, speed)->float: # seconds
 
 # %% ../../nbs/training/04_bench.ipynb #631wvgnb
 def bench_rows(systems:dict, # (size, name) -> System
-               found:dict, # of `rounds_of`
+               timed:dict, # of `rounds_of`
                speeds:list # of `speeds_here`
               )->tuple: # the best speed of each precision, the rows
     "The table's rows, each beside the public loop of the same system and beside its floor."
     speed = {p: {k: max(m[p][k] for m in speeds) for k in ("macs", "bytes")} for p in speeds[0]}
     def row(size, name, loop, done):
         least = least_time(systems[size, name], loop, speed)
-        ratio = median(found[size, name, "public"]["seconds"])/median(done["seconds"])
+        ratio = median(timed[size, name, "public"]["seconds"])/median(done["seconds"])
         return bench_row(systems[size, name], size, loop, done, least) | dict(ratio=ratio)
-    return speed,[row(*key, done) for key,done in found.items()]
+    return speed,[row(*key, done) for key,done in timed.items()]
 
 # %% ../../nbs/training/04_bench.ipynb #thzecp2z
 def bench_facts(where:str)->dict:
@@ -477,20 +477,20 @@ def bench(names=("usgan", "sargan", "stargan"), # systems
     steps = len(systems)*(len(loops_here(where))*rounds + len(edits_here(where)))
     with tempfile.TemporaryDirectory() as tmp, Progress(steps, "benchmark") as progress:
         pictures,labels = bench_pictures(Path(tmp), {s.image_size for s in systems.values()})
-        found = rounds_of(systems, Path(tmp), pictures, labels, where, cycles, rounds, progress,
+        timed = rounds_of(systems, Path(tmp), pictures, labels, where, cycles, rounds, progress,
                           lambda: speeds.append(speeds_here(where)))
         edits = [dict(system=s.name, size=size, ms=bench_edits(s, where, pictures[:EDITED], progress), faces=EDITED)
                  for (size,_),s in systems.items()]
-    speed,rows = bench_rows(systems, found, speeds)
+    speed,rows = bench_rows(systems, timed, speeds)
     facts = bench_facts(where) | dict(speed=speed, fields=fields, cycles=cycles, rounds=rounds)
     return dict(facts=facts, rows=rows, edits=edits)
 
 # %% ../../nbs/training/04_bench.ipynb #eefaa851
-def train_table(found:dict # of `bench`
+def train_table(measured:dict # of `bench`
                ): # a DataFrame: a row for each system and loop
     "Training, side by side."
     import pandas as pd
-    r = pd.DataFrame(found["rows"])
+    r = pd.DataFrame(measured["rows"])
     def text(column, form): return r[column].map(form.format)
     return pd.DataFrame({
         "system": r.system, "size": r["size"] if "size" in r else "published", "loop": r.loop,
@@ -502,7 +502,7 @@ def train_table(found:dict # of `bench`
         "of floor": text("of_floor", "{:.0%}"), "100,000 updates": [duration(1e5/u) for u in r.updates_per_second]})
 
 # %% ../../nbs/training/04_bench.ipynb #7mlvkcux
-def edit_table(found:dict # of `bench`
+def edit_table(measured:dict # of `bench`
               ): # a DataFrame: a row for each system and way
     "Editing, side by side."
     import pandas as pd
@@ -510,7 +510,7 @@ def edit_table(found:dict # of `bench`
         return {"system": e["system"], "size": e.get("size", "published"), "faces": way,
                 "ms for each edit": f"{ms:.0f}" if ms >= 10 else f"{ms:.2f}",
                 "ratio": f"{e['ms']['one by one']/ms:.2f}"}
-    return pd.DataFrame([row(e, way, ms) for e in found["edits"] for way,ms in e["ms"].items()])
+    return pd.DataFrame([row(e, way, ms) for e in measured["edits"] for way,ms in e["ms"].items()])
 
 # %% ../../nbs/training/04_bench.ipynb #94f6be47
 def units_text(facts:dict # of `bench`
@@ -520,16 +520,16 @@ def units_text(facts:dict # of `bench`
     return f"bf16 units: {', '.join(facts['bf16_units']) or 'none'}"
 
 # %% ../../nbs/training/04_bench.ipynb #0kgth6d0
-def bench_table(found:dict # of `bench`
+def bench_table(measured:dict # of `bench`
                )->str: # Markdown
     "Both tables, with the device above them."
-    f = found["facts"]
+    f = measured["facts"]
     fields = [f"{k} {v}" for k,v in f["fields"].items()]
     versions = [f"{k} {v}" for k,v in f["versions"].items() if v]
     threads = f"{f['cores']} thread{'s' if f['cores'] > 1 else ''}"
     rounds = f"{f['rounds']} rounds of {f['cycles']} cycles"
     head = [f["device"], units_text(f), threads, *fields, rounds, *versions]
-    tables = [t.to_markdown(index=False) for t in (train_table(found), edit_table(found))]
+    tables = [t.to_markdown(index=False) for t in (train_table(measured), edit_table(measured))]
     return "\n\n".join([", ".join(h for h in head if h) + ".", *tables]) + "\n"
 
 # %% ../../nbs/training/04_bench.ipynb #f7rpfv4h
@@ -540,13 +540,13 @@ def bench_name(facts:dict # of `bench`
     words = [facts["device"], *([] if units is None else units or ["no bf16"])]
     return "-".join("".join(c if c.isalnum() else "-" for c in w.lower()).strip("-") for w in words)
 
-def save_bench(found:dict, # of `bench`
+def save_bench(measured:dict, # of `bench`
                out # folder
               )->Path: # the JSON file
     "Write a benchmark as JSON and as a table, named after its device."
-    name = bench_name(found["facts"])
-    with atomic(Path(out)/f"{name}.json") as tmp: tmp.write_text(json.dumps(found, indent=1)+"\n")
-    with atomic(Path(out)/f"{name}.md") as tmp: tmp.write_text(bench_table(found))
+    name = bench_name(measured["facts"])
+    with atomic(Path(out)/f"{name}.json") as tmp: tmp.write_text(json.dumps(measured, indent=1)+"\n")
+    with atomic(Path(out)/f"{name}.md") as tmp: tmp.write_text(bench_table(measured))
     return Path(out)/f"{name}.json"
 
 # %% ../../nbs/training/04_bench.ipynb #e7baf126
@@ -554,7 +554,7 @@ def expected(folder=None # of benchmarks; the published ones if not given
             ): # a DataFrame: a row for each device, system and loop
     "How long the papers' 100,000 critic updates take, and how much memory, by every benchmark there is."
     import pandas as pd
-    found = [json.loads(p.read_text()) for p in sorted(Path(folder or project("reports/bench")).glob("*.json"))]
+    benchmarks = [json.loads(p.read_text()) for p in sorted(Path(folder or project("reports/bench")).glob("*.json"))]
     def row(facts, r):
         device = [facts["device"], units_text(facts), f"{facts['cores']} threads"]
         return {"device": ", ".join(w for w in device if w), "system": r["system"],
@@ -562,4 +562,4 @@ def expected(folder=None # of benchmarks; the published ones if not given
                 "updates/s": f"{r['updates_per_second']:.2f}", "ratio": f"{r['ratio']:.1f}",
                 "100,000 updates": duration(1e5/r["updates_per_second"]),
                 "peak memory": f"{r['memory_mb']/1024:.1f} GB"}
-    return pd.DataFrame([row(b["facts"], r) for b in found for r in b["rows"]])
+    return pd.DataFrame([row(b["facts"], r) for b in benchmarks for r in b["rows"]])

@@ -72,8 +72,8 @@ class Nets:
     readers: dict = field(default_factory=dict) # name -> module, frozen, that others learn from
 
     def __getattr__(self, name):
-        for known in (self.__dict__.get(k, {}) for k in ("modules", "readers")):
-            if name in known: return known[name]
+        for networks in (self.__dict__.get(k, {}) for k in ("modules", "readers")):
+            if name in networks: return networks[name]
         raise AttributeError(f"there is no network {name!r}")
 
     def there(self, batch:Batch)->Tensor: # (B, C)
@@ -118,8 +118,8 @@ def scores(nets:Nets,
     "What the critic reads: `real`, `fake`, and the condition's term."
     score,read = nets.D(torch.cat([batch.x, made.faces]))
     real,fake = score.chunk(2)
-    seen = None if read is None else read[:len(batch.x)]
-    return dict(real=-realness(real), fake=realness(fake)) | reading(nets, seen, batch.now)
+    of_real = None if read is None else read[:len(batch.x)]
+    return dict(real=-realness(real), fake=realness(fake)) | reading(nets, of_real, batch.now)
 
 def penalty(nets, batch, made, noise)->dict: # as `scores`
     "What keeps the critic smooth: `gp`, between real and fake faces by the shares `noise['alpha']`."

@@ -220,11 +220,11 @@ RUN = ("params.yaml", "provenance.json", "generator.safetensors", "generator.jso
 def generator_file(folder # a run folder
                   )->Path: # generator.safetensors, or generator.json where a function is the generator
     "The file that a run's generator is read from."
-    found = [path for name in ("generator.safetensors", "generator.json") if (path := Path(folder)/name).is_file()]
-    if not found:
+    files = [path for name in ("generator.safetensors", "generator.json") if (path := Path(folder)/name).is_file()]
+    if not files:
         raise FesganError(f"{folder} holds no generator.safetensors: the run is not there or not finished. Train it "
                           "with `fesgan train`, or bring your own with `fesgan adopt`.")
-    return found[0]
+    return files[0]
 
 # %% ../../nbs/training/03_shipped.ipynb #6e9e2518
 CALLABLE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*" # package.module:name
