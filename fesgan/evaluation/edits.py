@@ -374,7 +374,7 @@ def read_run(folder # a run folder
     return params
 
 # %% ../../nbs/evaluation/06_edits.ipynb #8796e985
-def _write(evaluation, folder, about, hashes): # an Evaluation's tables and, at the very end, metrics.json -> what it holds
+def _write(evaluation, folder, about, hashes): # -> what metrics.json holds, written at the very end
     for name,table in dict(edits=evaluation.table, references=evaluation.references).items():
         with atomic(folder/f"{name}.csv") as tmp: table.round(5).to_csv(tmp, index=False)
     results = dict(metrics=evaluation.metrics, references=evaluation.reference_metrics,
