@@ -17,7 +17,7 @@ from fesgan.evaluation.unit_reader import UnitReader, save_unit_reader, unit_net
 from fesgan.files import shipped
 from fesgan.models.cascade import Cascade
 from fesgan.models.ganimation import GANimation
-from fesgan.models.generator import moved, save_generator
+from fesgan.models.generator import save_generator, warped
 from fesgan.training.shipped import card_text, list_shipped, shipped_card
 from runs import fails, fesgan
 
@@ -145,7 +145,7 @@ def test_network_for_other_programs(photos, tmp_path):
     inside = spot.mask(editor.crop, editor.size).numpy() == 1
     told = np.concatenate([parts[0]*127.5, parts[1]], 1) if parts else (made-face.numpy())*127.5 # a generator that moves pixels tells what it did
     assert np.abs(told[0]-change)[:, inside].max() < 127.5e-4  # on a face in a photo, as `fesgan edit` makes it
-    if parts: assert np.abs(made-moved(face, torch.from_numpy(parts[1])).numpy()-parts[0]).max() < 1e-4
+    if parts: assert np.abs(made-warped(face, torch.from_numpy(parts[1])).numpy()-parts[0]).max() < 1e-4
     fails("export", tmp_path/"net.pb", says="must end in .onnx")
 
 

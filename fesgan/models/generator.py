@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCKS', 'REACH', 'DROPOUT', 'PADDINGS', 'SKIPS', 'GENERATORS', 'MOST', 'PUBLISHED', 'SARB_UNITS', 'UNUSED',
-           'with_condition', 'encoder', 'decoder', 'BlockKind', 'check_input', 'smoothed', 'moved', 'difference',
+           'with_condition', 'encoder', 'decoder', 'BlockKind', 'check_input', 'smoothed', 'warped', 'difference',
            'check_settings', 'activations', 'Generator', 'generator_class', 'in_order', 'save_generator',
            'read_metadata', 'check_keys', 'checked_config', 'real_weights', 'load_generator', 'published_names',
            'read_checkpoint', 'load_published']
@@ -103,7 +103,7 @@ def smoothed(movement:torch.Tensor # (B, 2, H, W), H and W multiples of 4
     return F.interpolate(F.avg_pool2d(movement, 4), scale_factor=4., mode="bilinear", align_corners=False)
 
 # %% ../../nbs/models/01_generator.ipynb #b0wo0mej
-def moved(x:torch.Tensor, # images, (B, 3, H, W)
+def warped(x:torch.Tensor, # images, (B, 3, H, W)
           movement:torch.Tensor # (B, 2, H, W), how far right and below each pixel comes from, in shares of the side
          )->torch.Tensor: # (B, 3, H, W)
     "A picture whose pixels come from elsewhere."
@@ -119,7 +119,7 @@ def difference(x:torch.Tensor, # images, (B, 3, H, W)
                movement:torch.Tensor|None # (B, 2, H, W), or nothing moves
               )->torch.Tensor: # (B, 3, H, W)
     "What change and movement together add to a picture."
-    return change if movement is None else change + (moved(x, movement) - x)
+    return change if movement is None else change + (warped(x, movement) - x)
 
 # %% ../../nbs/models/01_generator.ipynb #b53744dd
 DROPOUT = ("none", "ends", "blocks") # half of the values dropped: after first and last activation, or inside the blocks

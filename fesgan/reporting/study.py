@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..evaluation.edits import check_metrics
 from ..evaluation.jury import JURY, own_judges
-from ..evaluation.recognition import against, against_real, moved
+from ..evaluation.recognition import against, against_real, changed_share
 from ..evaluation.statistics import few, format_p, holm
 from ..files import EVALUATED, FesganError, atomic, choose, temporary
 from ..models.generator import Generator, load_generator
@@ -303,7 +303,7 @@ HARDLY = .05 # a network of which fewer edits are read otherwise than their face
 
 def _says(r):
     "One network on one claim."
-    if r["anew"] < HARDLY: return "no test"
+    if r["changed"] < HARDLY: return "no test"
     ours = show(r)
     return "undecided" if not ours else "as in the paper" if ours*r["paper"] > 0 else "the other way round"
 
@@ -311,7 +311,7 @@ def _says(r):
 def variants_claims(readings:dict, # label -> list of Recognition, one for each seed
                     published:pd.DataFrame, # with method and accuracy in per cent
                     baseline:str="StarGAN" # what the others are compared with
-                   )->pd.DataFrame: # claim, paper (points), judge, difference ..., anew (share read otherwise), says
+                   )->pd.DataFrame: # claim, paper (points), judge, difference ..., changed (share read otherwise), says
     "Every claim of a table of accuracies against our edits, as each network reads them."
     readers = list(next(iter(readings.values()))[0].real)
     names = own_judges(readers) + [j for j in JURY if j in readers]
@@ -321,8 +321,8 @@ def variants_claims(readings:dict, # label -> list of Recognition, one for each 
         for j in names:
             d = measure(j)
             rows.append({"claim": claim, "paper": paper, "judge": j, **{k: d[k] for k in PAIRED}, "people": d["groups"],
-                         "anew": moved(readings[m], j)["mean"]})
-    table = pd.DataFrame(rows, columns=["claim", "paper", "judge", *PAIRED, "people", "anew"])
+                         "changed": changed_share(readings[m], j)["mean"]})
+    table = pd.DataFrame(rows, columns=["claim", "paper", "judge", *PAIRED, "people", "changed"])
     table["p_holm"] = holm(table.p.to_numpy(float)) if len(table) else []
     return table.assign(says=[_says(r) for r in table.to_dict("records")])
 
@@ -340,7 +340,7 @@ def _reading(r):
     who = NAMES.get(r["judge"], f"{'the jury' if r['judge'] in JURY else 'judge'} ({r['judge']})")
     points = f"{who}: {100*r['difference']:+.1f} points"
     if r["says"] == "no test":
-        return (f"{points}, but this is no test: it hardly changes faces yet, {100*r['anew']:.1f} % of its edits are "
+        return (f"{points}, but this is no test: it hardly changes faces yet, {100*r['changed']:.1f} % of its edits are "
                 "read otherwise than the face")
     return f"{points} [{100*r['low']:+.1f}, {100*r['high']:+.1f}], {format_p(r['p_holm'])}, {r['says']}"
 
@@ -481,9 +481,10 @@ def save_verdicts(out, # reports of one profile
                   work, # work folder of the study
                   groups:dict # as in `report_markdown`
                  )->None:
-    "Write `verdicts.json`: `verdicts`, the fields of each `Verdict` with its group and the key of its size."
+    "Write `verdicts.json`: each `Verdict` with its group and the key of its size."
     kept = []
     for group,(size,_) in groups.items():
         answers = read_answers(Path(work)/"results"/group)
         kept += [dict(group=group, size=size) | a["verdict"] for a in answers if a["verdict"]]
-    "Write `verdicts.json`: each `Verdict` with its group and the key of its size."
+    text = json.dumps(dict(verdicts=kept), indent=1, ensure_ascii=False)
+    with atomic(Path(out)/"verdicts.json") as tmp: tmp.write_text(text)

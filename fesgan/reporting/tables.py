@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, yaml
 from ..files import FesganError, atomic, choose, read_yaml, references_file, shipped
 from ..evaluation.jury import JURY, own_judges
-from ..evaluation.recognition import against_real, agreement, gain, moved, read_real, recognised
+from ..evaluation.recognition import against_real, agreement, changed_share, gain, read_real, recognised
 from ..evaluation.statistics import few, format_p, holm, paired, subjects, summary
 
 # %% ../../nbs/reporting/01_tables.ipynb #887693be
@@ -609,9 +609,9 @@ def recognition_note(f, # a Recognition
     note = [f"Each of {len(f):,} test faces is given {t} expressions, its own among them; in brackets a 95 % bootstrap "
             f"interval over {people:,} people{alone}.",
             "True face: the real test faces themselves (the paper's real images).",
-            "Read anew: edits in which the judge reads another expression than in the face itself; an edit that is as "
+            "Reads changed: edits in which the judge reads another expression than in the face itself; an edit that is as "
             f"asked for in every case would have {100*(1-1/t):.0f} %.",
-            "Less real: the share of a face's edits that are read as wanted, less whether the face itself is.",
+            "Edits minus real: the share of a face's edits that are read as wanted, less whether the face itself is.",
             *_judges_note(f.real)]
     if few(people): note.append(DAGGER)
     if published is not None: note.append(f"Published: {'; '.join(published.source.unique())}.")
@@ -625,21 +625,21 @@ def _reads(measure, groups):
     each = ", ".join(f"{100*measure(j)['mean']:.1f}" for j in groups["accuracy (%)"])
     return {title: _percent(measure(names)) for title,names in groups.items()} | {EACH: each}
 
-def _less_real(seeds, groups):
+def _minus_real(seeds, groups):
     "How far a system's edits lie above or below the faces they were made from."
-    names = {title: title.replace("accuracy", "").replace(" (%)", " less real (points)").strip() for title in groups}
+    names = {title: title.replace("accuracy", "").replace(" (%)", " edits minus real (points)").strip() for title in groups}
     return {names[title]: _percent(against_real(seeds, judges), "difference") for title,judges in groups.items()}
 
 def _method_rows(readings, groups):
     "The rows of `recognition_table`: standing still, the true faces, each system."
     first = next(iter(readings.values()))
     chance = f"{100/len(first[0].targets):.1f}"
-    yield {"method": "unchanged", **dict.fromkeys([*groups, EACH], chance), "read anew (%)": "0.0"}
+    yield {"method": "unchanged", **dict.fromkeys([*groups, EACH], chance), "reads changed (%)": "0.0"}
     yield {"method": "true face", **_reads(lambda names: read_real(first, names), groups)}
     for label,seeds in readings.items():
         reads = _reads(lambda names, s=seeds: recognised(s, names), groups)
-        anew = _percent(moved(seeds, groups["accuracy (%)"]))
-        yield {"method": label, "seeds": str(len(seeds)), **reads, "read anew (%)": anew, **_less_real(seeds, groups)}
+        changed = _percent(changed_share(seeds, groups["accuracy (%)"]))
+        yield {"method": label, "seeds": str(len(seeds)), **reads, "reads changed (%)": changed, **_minus_real(seeds, groups)}
 
 # %% ../../nbs/reporting/01_tables.ipynb #aag00pf3
 def recognition_table(readings:dict, # label -> list of Recognition, one for each seed
