@@ -20,12 +20,11 @@ from .generator import check_input
 
 # %% ../../nbs/models/06_eggan.ipynb #ywfhypor
 def doublings(image_size:int, # pixels a side
-              least:int=2, # the smallest map's side
-              most:int=6 # as many at 128 pixels (Sec. 4.1)
+              least:int=4 # the smallest map's side
              )->int: # how many
     "How often a small map is doubled until it is as large as the picture."
     n = 0
-    while n < most and image_size % 2**(n+1) == 0 and image_size//2**(n+1) >= least: n += 1
+    while image_size % 2**(n+1) == 0 and image_size//2**(n+1) >= least: n += 1
     return n
 
 # %% ../../nbs/models/06_eggan.ipynb #w23ys9ey
@@ -36,7 +35,7 @@ class Encoder(nn.Module):
                  latent:int=256 # numbers of the code
                 ):
         super().__init__()
-        halvings = doublings(image_size, least=4, most=5)
+        halvings = doublings(image_size)
         dims = [3] + [max(1, width//4)*2**i for i in range(halvings)]
         halving = ((nn.Conv2d(ni, nf, 4, 2, 1), nn.LeakyReLU(.2)) for ni,nf in zip(dims, dims[1:]))
         self.convs = nn.Sequential(*[layer for pair in halving for layer in pair])
@@ -50,14 +49,14 @@ class UpBlock(nn.Module):
     "A residual block that doubles height and width."
     def __init__(self, ni:int, nf:int): # channels before and after
         super().__init__()
-        self.before = nn.Sequential(InstanceNorm2d(ni, affine=True), nn.PReLU(ni))
-        self.after = nn.Sequential(nn.Conv2d(ni, nf, 3, padding=1, bias=False), InstanceNorm2d(nf, affine=True),
-                                   nn.PReLU(nf), nn.Conv2d(nf, nf, 3, padding=1))
-        self.short = nn.Conv2d(ni, nf, 1, bias=False)
+        def normalised(a, b): return nn.Conv2d(a, b, 3, padding=1, bias=False),InstanceNorm2d(b, affine=True)
+        self.body = nn.Sequential(*normalised(ni, nf), nn.PReLU(nf), *normalised(nf, nf))
+        self.short = nn.Conv2d(ni, nf, 1)
+        self.act = nn.PReLU(nf)
 
     def forward(self, x): # (B, ni, h, w) -> (B, nf, 2h, 2w)
-        def doubled(t): return F.interpolate(t, scale_factor=2., mode="nearest")
-        return doubled(self.short(x)) + self.after(doubled(self.before(x)))
+        x = F.interpolate(x, scale_factor=2., mode="nearest")
+        return self.act(self.short(x) + self.body(x))
 
 # %% ../../nbs/models/06_eggan.ipynb #kc37109s
 class Decoder(nn.Module):
@@ -65,16 +64,16 @@ class Decoder(nn.Module):
     def __init__(self, image_size:int=128, # pixels a side
                  n_conditions:int=17, # numbers of the condition
                  width:int=64, # channels at the full size
-                 latent:int=256 # numbers of the code
+                 latent:int=256, # numbers of the code
+                 first_map:int=4 # the side of the first map, at least
                 ):
         super().__init__()
-        n = doublings(image_size)
+        n = doublings(image_size, first_map)
         dims = [width*min(8, 2**(n-k)) for k in range(n+1)]
         self.side = image_size >> n
         self.first = nn.Linear(latent+n_conditions, dims[0]*self.side**2)
         self.blocks = nn.Sequential(*[UpBlock(*pair) for pair in zip(dims, dims[1:])])
-        end = dims[-1]
-        self.last = nn.Sequential(InstanceNorm2d(end, affine=True), nn.PReLU(end), nn.Conv2d(end, 3, 3, padding=1))
+        self.last = nn.Conv2d(dims[-1], 3, 3, padding=1)
 
     def forward(self, l, c): # (B, latent), (B, C) -> (B, 3, S, S) in [-1, 1]
         h = self.first(torch.cat([l, c.to(l.dtype)], 1)).unflatten(1, (-1, self.side, self.side))
@@ -90,13 +89,15 @@ class EGGAN(Painter):
     def __init__(self, n_conditions:int=17, # numbers in the condition: action units, or expressions
                  image_size:int=128, # pixels a side; the code stands for pictures of one size
                  width:int=64, # channels of the generator at the full size, see `Encoder` and `Decoder`
-                 latent:int=256 # numbers of the code (not published)
+                 latent:int=256, # numbers of the code (not published)
+                 first_map:int=4 # the side of the generator's first map, at least; 2: six blocks at 128 pixels
                 ):
         super().__init__()
-        self.config = dict(n_conditions=n_conditions, image_size=image_size, width=width, latent=latent)
+        self.config = dict(n_conditions=n_conditions, image_size=image_size, width=width, latent=latent,
+                           first_map=first_map)
         self.condition_length = n_conditions
         self.encode = Encoder(image_size, width, latent)
-        self.decode = Decoder(image_size, n_conditions, width, latent)
+        self.decode = Decoder(image_size, n_conditions, width, latent, first_map)
 
     def painted(self, x, c)->tuple: # faces (B, 3, S, S), and no masks
         "The edited faces."

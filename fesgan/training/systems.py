@@ -268,11 +268,13 @@ class EGGANNets:
     "An encoder with a generator, a critic of images, a critic of codes, and a classifier of action units."
     condition: str = setting("au", "what steers an edit; the classifier reads the levels of action units", ("au",),
                              STEERED.get)
+    first_map: int = setting(4, "side of the generator's first map, at least; 2 makes it six blocks at 128 pixels "
+                             "(EGGAN, Sec. 4.1)", Span(1, 64), worded("first map"))
 
     def make(self, s)->dict: # name -> a function without arguments that makes the network
         "The networks, not built yet."
         length = CONDITIONS[s.condition].length
-        return dict(G=lambda: EGGAN(length, s.image_size, s.width, s.latent),
+        return dict(G=lambda: EGGAN(length, s.image_size, s.width, s.latent, s.first_map),
                     D=lambda: Critic(s.image_size, 0, s.critic_width, s.critic_layers),
                     D_latent=lambda: LatentCritic(s.latent), C_units=lambda: LevelReader(length, s.width))
 
