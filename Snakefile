@@ -23,7 +23,6 @@ WORK, OUT = study_folders(config)                                 # everything, 
 workdir: str((REPOSITORY/WORK).resolve())
 HOME = os.path.relpath(REPOSITORY, (REPOSITORY/WORK).resolve())   # the repository, seen from there
 NB = f"{HOME}/nbs/study"
-SEEDS = config.get("seeds", [0])
 GPU_MEM_MB = config.get("gpu_mem_mb", 0)                          # of a card, for one training: so many share it as fit (fesgan study --gpu-mem-mb); a cluster gives each a GPU
 WHERE = dict(device=config.get("device", "auto"), precision=config.get("precision", "32-true"))
 CARD = dict(gpu=int(GPU_MEM_MB > 0), gpu_mem_mb=GPU_MEM_MB, runtime=config.get("minutes", 60))
@@ -59,7 +58,7 @@ SHIPPED = {f"shipped/{name}/seed0": name for name in config.get("shipped", [])}
 def evaluated(run): return {k.split(".")[1]: int(v) for k, v in ROWS.get(run, {}).items() if k in EVALUATION}
 
 # What a group's tables hold: the runs that the profile or the csv names, in its order.
-MEMBERS = {"trained": [f"trained/{v}/seed{n}" for v in config.get("variants", {}) for n in SEEDS], "shipped": list(SHIPPED), "sweep": list(ROWS)}
+MEMBERS = {"trained": [r for v in config.get("variants", {}) for r in RUNS if r.startswith(f"trained/{v}/")], "shipped": list(SHIPPED), "sweep": list(ROWS)}
 def members(group): return MEMBERS[group]
 def inside(group): return [r.removeprefix(f"{group}/") for r in members(group)]
 

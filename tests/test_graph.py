@@ -107,6 +107,13 @@ def test_order_judges_members_and_manifest(done):
     assert runs["trained/usgan/seed1"] == dict(group="trained", variant="usgan", seed=1, fields=dict(system="usgan", steps=10))
 
 
+def test_further_seeds_of_one_variant(study):
+    study.profile = PROFILE | dict(seeds=[0], more_seeds=dict(sargan=[3, 4]))
+    assert study() == 0, study.said[-3000:]
+    members = ["usgan/seed0", "sargan/seed0", "sargan/seed3", "sargan/seed4"]
+    assert study.asked[-1][1]["members"] == dict(trained=members) and study.page() == "4"
+
+
 def test_a_renamed_variant_leaves_the_tables(study):
     study()
     study.profile = PROFILE | dict(variants={"usgan": dict(system="usgan"), "sarb": dict(system="sargan")}, ablations={})

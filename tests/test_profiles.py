@@ -29,6 +29,7 @@ def mine(tmp_path):
 
 WRONG = [ # changed keys, what is said
     (dict(seeds=3), "seeds: 3 is not allowed"), (dict(seeds="0,1"), "seeds: '0,1' is not allowed"), (dict(seeds=[0, 0]), "names something twice"),
+    (dict(more_seeds={"usgam": [1]}), "more_seeds.usgam: variant 'usgam' is not known"), (dict(more_seeds={"usgan": [0]}), "more_seeds.usgan: 0 is one of `seeds`"),
     (dict(seeds=[-1]), "seeds.0: -1 is not allowed"), (dict(seeds=[2**70]), "is not allowed"), (dict(seeds=[]), "seeds: [] is not allowed"), (dict(seeds=[True]), "is not allowed"),
     (dict(sedes=[0]), "key 'sedes' is not known; choose one of: name, title"), (dict(device="cuda:x"), "device: 'cuda:x' is not allowed"), (dict(precision="16"), "precision: '16' is not allowed"),
     (dict(name="../mine"), "name: '../mine' is not allowed"), (dict(name="$(touch pwned)"), "name: "), (dict(name=""), "has no `name`"), (dict(title=3), "title: 3 is not allowed"),

@@ -7,7 +7,7 @@ __all__ = ['Name', 'Folder', 'Count', 'Seed', 'Seeds', 'SEEDS', 'Key', 'Keys', '
            'SIZES', 'Groups', 'Views', 'Seconds', 'NETWORKS', 'OPTIONS', 'CELL', 'EVALUATION', 'RUN_KEYS', 'repository',
            'find_profile', 'Part', 'Data', 'JudgePart', 'PeoplePart', 'ReaderPart', 'Augment', 'TestFaces', 'Contents',
            'Profile', 'at', 'asked_keys', 'sentence', 'checked', 'read_profile', 'merged', 'settings', 'read_sweep',
-           'sweep_folder', 'study_runs', 'study_folders', 'published_runs', 'run_system', 'check_starts',
+           'sweep_folder', 'study_runs', 'study_folders', 'published_runs', 'run_system', 'check_starts', 'check_seeds',
            'check_readers', 'check_runs', 'check_ablations', 'check_sweep', 'check_judges', 'check_data', 'check_files',
            'check_values', 'schema', 'write_schema']
 
@@ -143,6 +143,7 @@ class Contents(Part):
     variants: dict[Name, Scalars] = Field({}, description="name: {system: ..., and each field that is changed}")
     train: Scalars = Field({}, description="fields of every variant, and steps, log_every, sample_every, save_every")
     seeds: Seeds = Field([0], description=SEEDS + ": a run of each variant for each")
+    more_seeds: dict[Name, Seeds] = Field({}, description="variant: further seeds of it alone")
 
 # %% ../../nbs/app/00_profiles.ipynb #qkzyj58k
 class Profile(Contents):
@@ -351,9 +352,10 @@ def sweep_folder(row:dict, # from `read_sweep`
 def study_runs(profile:dict # checked, with `sweep` if there is one; a sweep's path counts from the working folder
               )->dict: # run folder -> system, changed fields, steps, seed
     "Everything that is trained, the first seed of each variant before the second."
-    common = profile.get("train", {})
-    runs = {f"trained/{name}/seed{s}": {**common, **fields, "seed": s}
-            for s in profile.get("seeds", [0]) for name,fields in profile.get("variants", {}).items()}
+    common,variants = profile.get("train", {}),profile.get("variants", {})
+    due = [(name, s) for s in profile.get("seeds", [0]) for name in variants]
+    due += [(name, s) for name,seeds in profile.get("more_seeds", {}).items() for s in seeds]
+    runs = {f"trained/{name}/seed{s}": {**common, **variants[name], "seed": s} for name,s in due}
     for row in read_sweep(profile["sweep"]) if profile.get("sweep") else []:
         runs[sweep_folder(row, False)] = {**common, **{k: v for k,v in row.items() if k not in EVALUATION}}
     return runs
@@ -409,6 +411,20 @@ def check_starts(variants:dict, # name -> system, changed fields and perhaps `st
                     raise FesganError(f"{' from '.join([*chain, other])}: none of them can be the first.")
             chain.append(other)
 
+# %% ../../nbs/app/00_profiles.ipynb #09061c86
+def check_seeds(profile:dict, # checked
+                where # its file
+               )->None:
+    "Do further seeds belong to variants, and has a variant that is started from all of them?"
+    variants,more = profile.get("variants", {}),profile.get("more_seeds", {})
+    for name,seeds in more.items():
+        with at(f"{where}, more_seeds.{name}"):
+            first = variants[choose(name, variants, "variant")].get("start")
+            if again := sorted({*seeds} & {*profile.get("seeds", [0])}):
+                raise FesganError(f"{again[0]} is one of `seeds`, which every variant has; give others.")
+            if first and (lacking := sorted({*seeds}-{*more.get(first, [])})):
+                raise FesganError(f"it starts from {first}, which has no seed {lacking[0]}; give that one, too.")
+
 # %% ../../nbs/app/00_profiles.ipynb #hhyse8s3
 def check_readers(system, # a System
                   profile:dict # checked
@@ -428,6 +444,7 @@ def check_runs(profile:dict, # checked
     with at(f"{where}, train"):
         for k in profile.get("train", {}): choose(k, [*RUN_KEYS, *FIELDS], "key")
     check_starts(profile.get("variants", {}), where)
+    check_seeds(profile, where)
     for name,variant in profile.get("variants", {}).items():
         with at(f"{where}, variants.{name}"): run_system(variant)
         with at(f"{where}, train, as variants.{name} uses it"): system = run_system(profile.get("train", {}) | variant)
