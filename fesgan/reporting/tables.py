@@ -29,6 +29,8 @@ METRICS = {
     "fvs": ("FVS (dlib)", "fvs", 0, 2, 1),
     "found": ("face found (%)", "found", 1, 1, 100),
     "verified": ("same person (%)", "verified", 0, 1, 100),
+    "sface": ("SFace", "sface", 0, 3, 1),
+    "sface_verified": ("same person, SFace (%)", "sface_verified", 0, 1, 100),
     "accuracy": ("accuracy (%)", "correct", 1, 1, 100),
     "jury": ("jury (%)", "jury", 1, 1, 100),
     "psnr": ("PSNR (dB)", "psnr", 1, 2, 1),
