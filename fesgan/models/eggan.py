@@ -108,9 +108,7 @@ class EGGAN(Painter):
                               f"{x.shape[-2]}x{x.shape[-1]}. Resize them, or train one for that size.")
         return self.decode(self.encode(x), c),{}
 
-    def maps(self, x, c)->dict: # name -> (B, 3, S, S)
-        "What can be shown: `residual`, what the output has more than the input."
-        return dict(residual=self.residual(x, c))
+    def maps(self, x, c)->dict: return dict(residual=self.residual(x, c)) # what the output has more than the input
 
 # %% ../../nbs/models/06_eggan.ipynb #58f9dntx
 class LatentCritic(nn.Module):
