@@ -611,8 +611,8 @@ def recognition_note(f, # a Recognition
     note = [f"Each of {len(f):,} test faces is given {t} expressions, its own among them; in brackets a 95 % bootstrap "
             f"interval over {people:,} people{alone}.",
             "True face: the real test faces themselves (the paper's real images).",
-            "Reads changed: edits in which the judge reads another expression than in the face itself; an edit that is as "
-            f"asked for in every case would have {100*(1-1/t):.0f} %.",
+            "Reads changed: edits in which the judge reads another expression than in the face itself; an edit that is "
+            f"as asked for in every case would have {100*(1-1/t):.0f} %.",
             "Edits minus real: the share of a face's edits that are read as wanted, less whether the face itself is.",
             *_judges_note(f.real)]
     if few(people): note.append(DAGGER)
