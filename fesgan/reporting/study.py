@@ -340,8 +340,8 @@ def _reading(r):
     who = NAMES.get(r["judge"], f"{'the jury' if r['judge'] in JURY else 'judge'} ({r['judge']})")
     points = f"{who}: {100*r['difference']:+.1f} points"
     if r["says"] == "no test":
-        return (f"{points}, but this is no test: it hardly changes faces yet, {100*r['changed']:.1f} % of its edits are "
-                "read otherwise than the face")
+        return (f"{points}, but this is no test: it hardly changes faces yet, {100*r['changed']:.1f} % of its edits "
+                "are read otherwise than the face")
     return f"{points} [{100*r['low']:+.1f}, {100*r['high']:+.1f}], {format_p(r['p_holm'])}, {r['says']}"
 
 # %% ../../nbs/reporting/04_study.ipynb #18yp65fe

@@ -629,8 +629,8 @@ def _reads(measure, groups):
 
 def _minus_real(seeds, groups):
     "How far a system's edits lie above or below the faces they were made from."
-    names = {title: title.replace("accuracy", "").replace(" (%)", " edits minus real (points)").strip() for title in groups}
-    return {names[title]: _percent(against_real(seeds, judges), "difference") for title,judges in groups.items()}
+    def name(title): return title.replace("accuracy", "").replace(" (%)", " edits minus real (points)").strip()
+    return {name(title): _percent(against_real(seeds, judges), "difference") for title,judges in groups.items()}
 
 def _method_rows(readings, groups):
     "The rows of `recognition_table`: standing still, the true faces, each system."
@@ -641,7 +641,8 @@ def _method_rows(readings, groups):
     for label,seeds in readings.items():
         reads = _reads(lambda names, s=seeds: recognised(s, names), groups)
         changed = _percent(changed_share(seeds, groups["accuracy (%)"]))
-        yield {"method": label, "seeds": str(len(seeds)), **reads, "reads changed (%)": changed, **_minus_real(seeds, groups)}
+        more = {"reads changed (%)": changed, **_minus_real(seeds, groups)}
+        yield {"method": label, "seeds": str(len(seeds)), **reads, **more}
 
 # %% ../../nbs/reporting/01_tables.ipynb #aag00pf3
 def recognition_table(readings:dict, # label -> list of Recognition, one for each seed
