@@ -54,7 +54,7 @@ SICK = { # name: (what is made, what is found, a word of the remedy)
     "broken": (dict(terms={"critic/gp": (1, 400)}), ["numbers"], "lr below 0.0001"),
     "stopped": (dict(last=20), ["length"], "same command"),
     "short": (dict(faces=100_000), ["length"], "more --steps"),
-    "unchanged": (dict(samples=sheet(change=.4)), ["change"], "l_cyc is 10.0"),
+    "unchanged": (dict(samples=sheet(change=.4)), ["change"], "l_cyc (now 10.0)"),
     "alike": (dict(samples=sheet(own=.02)), ["targets"], "does not get through"),
     "one label": (dict(samples=sheet(own=.02), terms={"critic/cls": (0, 0)}), ["targets"], "one folder for each expression"),
     "closed mask": (dict(terms={"generator/mask": (.5, 1.5)}, l_mask=.2), ["mask"], "larger l_mask (now 0.2)"),
