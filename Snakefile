@@ -86,6 +86,11 @@ def papermill(notebook, run, **parameters):
     "The command line of one node; its executed notebook is `run`."
     return shlex.join(["papermill", f"{NB}/{notebook}.ipynb", run, "-y", json.dumps(parameters), "--cwd", HOME, "--no-progress-bar", "--log-output"])
 
+def kernel(command="{params.command}"):
+    "A line of shell. Of many kernels that start at once two may draw the same port: one that did not come up is started again, once."
+    run = f"{command} > {{log:q}} 2>&1"
+    return f"({run} || (grep -q 'Kernel died before replying' {{log:q}} && {run}))"
+
 def node(notebook, **parameters):
     "A shell command as a function of the wildcards, for `params.command`."
     def command(wildcards):
@@ -124,7 +129,7 @@ rule prepare:
     output: "faces/prepare.json", "faces/faces.npy", "faces/catalog.csv"
     log: "prepare.log"
     params: command=prepare
-    shell: "{params.command} > {log:q} 2>&1"
+    shell: kernel()
 
 def judge(w): return node("01_judge", run=f"judges/{w.judge}.ipynb", faces=f"{WORK}/faces", name=w.judge, out=f"{WORK}/judges", **JUDGES[w.judge], **WHERE)(w)
 
@@ -135,7 +140,7 @@ rule judge:
     log: "judges/{judge}.log"
     params: command=judge
     resources: **CARD
-    shell: "{params.command} > {log:q} 2>&1"
+    shell: kernel()
 
 reader = node("01a_units", run="judges/reader.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judges", **dict(key=None) | told(READER), **WHERE)
 
@@ -146,7 +151,7 @@ rule reader:
     log: "judges/reader.log"
     params: command=reader
     resources: **CARD
-    shell: "{params.command} > {log:q} 2>&1"
+    shell: kernel()
 
 people = node("01b_people", run="judges/people.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judges", **told(PEOPLE), **WHERE)
 
@@ -157,7 +162,7 @@ rule people:
     log: "judges/people.log"
     params: command=people
     resources: **CARD
-    shell: "{params.command} > {log:q} 2>&1"
+    shell: kernel()
 
 def start(run):
     "The generator that a run starts from: that of the same seed of another variant."
@@ -178,7 +183,7 @@ rule train:
     params: command=train, void=lambda w: shlex.join(f"{w.run}/{f}" for f in MEASURED)
     priority: lambda w: len(RUNS)-list(RUNS).index(w.run)
     resources: **CARD
-    shell: "rm -f {params.void} && {params.command} -p replace {REPLACE} > {log:q} 2>&1"
+    shell: "rm -f {params.void} && " + kernel("{params.command} -p replace {REPLACE}")
 
 rule adopt:
     "A shipped generator becomes a run folder like any other."
@@ -210,7 +215,7 @@ rule evaluate:
     output: "{run}/metrics.json", "{run}/edits.csv", "{run}/recognition.npz"
     log: "{run}/evaluate.log"
     params: command=command
-    shell: "{params.command} > {log:q} 2>&1"
+    shell: kernel()
 
 rule take_up:
     "A run of a published report, as it was measured; its generator comes along only if it ships."
@@ -230,7 +235,7 @@ rule augment:
     log: "{run}/augment.log"
     params: command=augment
     resources: **CARD
-    shell: "{params.command} > {log:q} 2>&1"
+    shell: kernel()
 
 def book(notebook):
     "The notebook of a node: one measures all ablations but those that have their own."
@@ -255,7 +260,7 @@ rule answer:
     output: "results/{group}/{notebook}.done"
     log: "results/{group}/{notebook}.log"
     params: command=answer
-    shell: "{params.command} > {log:q} 2>&1 && touch {output:q}"
+    shell: kernel() + " && touch {output:q}"
 
 publish = node("90_report", run="report.ipynb", work=WORK, out=OUT, title=config["title"], groups=GROUPS, pictures=config.get("pictures", True),
                members={g: inside(g) for g in GROUPS})
@@ -265,4 +270,4 @@ rule publish:
     output: "published.json"
     log: "report.log"
     params: command=publish
-    shell: "{params.command} > {log:q} 2>&1"
+    shell: kernel()

@@ -18,6 +18,11 @@ book, run = Path(sys.argv[1]).stem, Path(sys.argv[2])
 p = json.loads(sys.argv[sys.argv.index("-y")+1])
 with open(os.environ["TOLD"], "a") as f: f.write(json.dumps([book, p, sys.argv]) + "\\n")
 if os.environ.get("KILLED") and os.environ["KILLED"] in str(run): os.kill(os.getpid(), signal.SIGKILL)
+if os.environ.get("UNBORN") and os.environ["UNBORN"] in str(run):
+    first = Path(os.environ["TOLD"]).with_name("unborn")
+    if os.environ["UNBORN"] == "report" or not first.exists():
+        first.touch()
+        sys.exit("RuntimeError: Kernel died before replying to kernel_info")
 def write(path, text=""):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(text)
@@ -57,13 +62,13 @@ class Study:
         (folder/"bin"/"papermill").chmod(0o755)
         self.profile = PROFILE
 
-    def __call__(self, cores=1, killed="", again=(), **config):
+    def __call__(self, cores=1, killed="", again=(), unborn="", **config):
         "Run the graph; the exit code."
         self.told.unlink(missing_ok=True)
         profile, config = self.folder/"tiny.yaml", dict(work=str(self.work.parent)) | config
         profile.write_text(yaml.safe_dump(self.profile, sort_keys=False))
         env = job_environment(1)
-        env |= dict(PATH=f"{self.folder/'bin'}{os.pathsep}{env['PATH']}", TOLD=str(self.told), KILLED=killed)
+        env |= dict(PATH=f"{self.folder/'bin'}{os.pathsep}{env['PATH']}", TOLD=str(self.told), KILLED=killed, UNBORN=unborn)
         command = snakemake_command(profile, save_settings(config, self.work), cores, again=again)
         code, self.said = Forked(snakemake, command[3:], **env).wait()          # [python, -m, snakemake, ...]
         return code
@@ -105,6 +110,13 @@ def test_order_judges_members_and_manifest(done):
     assert study.asked[-1][1]["members"] == dict(trained=all_four)
     runs = json.loads((study.work/"manifest.json").read_text())["runs"]
     assert runs["trained/usgan/seed1"] == dict(group="trained", variant="usgan", seed=1, fields=dict(system="usgan", steps=10))
+
+
+def test_a_kernel_that_did_not_come_up_is_started_again_once(study):
+    assert study(unborn="sargan/seed1/train") == 0, study.said[-3000:]
+    trained = [Path(p["folder"]).relative_to(study.work/"trained").as_posix() for b, p, _ in study.asked if b == "02_train"]
+    assert trained == ["usgan/seed0", "sargan/seed0", "usgan/seed1", "sargan/seed1", "sargan/seed1"] and study.page() == "4"
+    assert study(unborn="report", again=["published.json"]) == 1 and study.books().count("90_report") == 2   # and not for ever
 
 
 def test_further_seeds_of_one_variant(study):
