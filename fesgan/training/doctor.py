@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STEEP', 'NO_HISTORY', 'SHORT', 'VISIBLE', 'ALIKE', 'TRIVIAL', 'ONE_LEVEL', 'OPEN', 'ENOUGH', 'SETTLED', 'GUESSING',
            'MOSTLY', 'CHECKS', 'last_sheet', 'RunFacts', 'read_run_facts', 'Finding', 'found', 'fine', 'unseen',
-           'early_late', 'damage', 'check_numbers', 'check_length', 'grey_levels', 'holding', 'check_change',
+           'early_late', 'damage', 'check_numbers', 'check_length', 'grey_levels', 'now', 'holding', 'check_change',
            'check_targets', 'check_mask', 'check_critic', 'price_of_guessing', 'check_condition', 'check_crop',
            'check_units', 'check_labels', 'diagnose', 'diagnosis_lines']
 
@@ -136,10 +136,13 @@ def grey_levels(a, b)->float: # two stacks of pictures that can be subtracted
     "Mean absolute difference."
     return float(np.abs(a.astype(float)-b.astype(float)).mean())
 
-def holding(run:RunFacts)->str: # like "l_cyc (now 10.0)"
-    "The weight that holds edits to the input: of the cycle, or of the face drawn again."
-    name = "l_cyc" if "l_cyc" in run.params else "l_rec"
+def now(run:RunFacts, name:str)->str: # like "l_cyc (now 10.0)"
+    "A field and its value in this run."
     return f"{name} (now {run.params.get(name)})"
+
+def holding(run:RunFacts)->str: # as `now`
+    "The weight that holds edits to the input: of the cycle, or of the face drawn again."
+    return now(run, "l_cyc" if "l_cyc" in run.params else "l_rec")
 
 def check_change(run:RunFacts)->Finding:
     "Do edits differ from their faces?"
@@ -147,10 +150,9 @@ def check_change(run:RunFacts)->Finding:
     change = grey_levels(run.sheet[:, 1:], run.sheet[:, :1])
     text = f"edits differ from their faces by {change:.1f} grey levels of 255 on average"
     if change >= VISIBLE: return fine(text)
-    weight = f"l_{run.condition}"
     return found(f"Nothing changes: {text}.",
-                 f"Raise {weight} (now {run.params.get(weight)}) or lower {holding(run)}, and look at the mask, if "
-                 "there is one.")
+                 f"Raise {now(run, f'l_{run.condition}')} or lower {holding(run)}, and look at the mask, if there is "
+                 "one.")
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70026
 ALIKE = .1 # of the change, by which edits of one face differ between targets
@@ -183,14 +185,14 @@ def check_mask(run:RunFacts)->Finding:
     "How much of an edit is the input?"
     masks = run.term("generator/mask")
     if not len(masks): return unseen("this system has no mask")
-    keeps,penalty = run.params.get("mask_keeps", "input"),run.params.get("l_mask")
+    keeps = run.params.get("mask_keeps", "input")
     kept = kept_share(early_late(masks)[1], keeps)
     text = f"{kept:.1%} of an edit is the input"
     if OPEN <= kept <= CLOSED: return fine(text)
     larger = "larger" if (keeps == "input") == (kept > CLOSED) else "smaller"
     trouble = "The mask has closed" if kept > CLOSED else "The mask is wide open"
-    return found(f"{trouble}: {text}.", f"It does not come back by waiting. Start anew with a {larger} l_mask (now "
-                 f"{penalty}), or a smaller lr (now {run.params['lr']:g}).")
+    return found(f"{trouble}: {text}.", f"It does not come back by waiting. Start anew with a {larger} "
+                 f"{now(run, 'l_mask')}, or a smaller lr (now {run.params['lr']:g}).")
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70034
 ENOUGH,SETTLED = 8,1000 # lines of history, and updates, from which a course can be told
@@ -207,10 +209,9 @@ def check_critic(run:RunFacts)->Finding:
     text = (f"the critic's gap went from {gap_0:.2f} to {gap_1:.2f}, the generator's {run.condition} term from "
             f"{task_0:.2f} to {task_1:.2f}")
     if gap_1 <= 2*max(gap_0, 1) or task_1 <= .95*task_0: return fine(text)
-    p = run.params
     return found(f"The critic is far ahead: {text}.",
-                 f"Start anew with a smaller n_critic (now {p['n_critic']}) or critic_width (now {p['critic_width']}), "
-                 f"or with a larger l_gp (now {p.get('l_gp')}).")
+                 f"Start anew with a smaller {now(run, 'n_critic')} or {now(run, 'critic_width')}, or with a larger "
+                 f"{now(run, 'l_gp')}.")
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70038
 GUESSING = dict(cls=.97, aus=.65, levels=.39) # share of that price which a generator must get below
@@ -233,9 +234,8 @@ def check_condition(run:RunFacts)->Finding:
         return found(f"Nobody reads the labels: {text}, and the {reader} is no better on real faces.",
                      "Train longer; if it was long, the labels do not fit the faces: look at some of each expression, "
                      "and check with --faces.")
-    weights = f"l_{k} (now {run.params.get(f'l_{k}')}) or lower {holding(run)}"
     return found(f"Edits do not show what was asked for: {text}, though the {reader} reads real faces.",
-                 f"Raise {weights}; train longer.")
+                 f"Raise {now(run, f'l_{k}')} or lower {holding(run)}; train longer.")
 
 # %% ../../nbs/training/05_doctor.ipynb #d0c70042
 def check_crop(run:RunFacts)->Finding:
