@@ -37,7 +37,8 @@ class LogHandler(LogHandlerBase):
 
     def emit(self, record):
         with contextlib.suppress(OSError): # nobody may be there to read it
-            print(MARK + json.dumps(as_event(record), default=str), file=sys.stdout, flush=True)
+            sys.stdout.write(MARK + json.dumps(as_event(record), default=str) + "\n") # in one piece: many threads
+            sys.stdout.flush()
 
 # %% ../../nbs/app/00b_events.ipynb #4dccc5da
 def read_line(line:str # as printed by Snakemake and its jobs
