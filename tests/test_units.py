@@ -1,7 +1,7 @@
 "Action units as labels: exact on rendered faces, unknown where nobody coded them, whole or explained where a file brings them."
 import shutil
 from collections import Counter
-import numpy as np, pandas as pd, pytest, torch
+import numpy as np, pandas as pd, papermill, pytest, torch
 from fesgan.data.faceset import load_faces
 from fesgan.data.catalog import counts, join_catalogs, read_catalog, subset
 from fesgan.data.prepared import prepare_faces, read_facts
@@ -11,7 +11,7 @@ from fesgan.data.pose import expression_aus
 from fesgan.data.rendered import person_rows
 from fesgan.data.units import UNIT_NUMBERS, UNITS, unit_vector
 from fesgan.files import FesganError, shipped
-from runs import fails, fesgan
+from runs import ROOT, fails, fesgan
 
 
 @pytest.fixture(autouse=True)
@@ -232,6 +232,20 @@ def test_prepare_units(tmp_path):
     fails("prepare", "rendered", tmp_path/"set", "-o", tmp_path/"x", "--strengths", "all", says="--strengths 'all' are not numbers")
     fails("prepare", "rendered", tmp_path/"set", "-o", tmp_path/"x", "--strengths", "0.3", says="no picture of the data set was found")
     fails("render", tmp_path/"x", "--units", 2000, says="--units")
+
+
+def test_a_study_takes_units(tmp_path):
+    "Its first notebook, as a profile with data.units or data.aus calls it."
+    def prepare(**parameters):
+        out = tmp_path/f"faces-{len(parameters)}-{parameters['dataset']}"
+        papermill.execute_notebook(f"{ROOT}/nbs/study/00_prepare.ipynb", tmp_path/"run.ipynb", dict(out=str(out), size=16, **parameters), cwd=ROOT, progress_bar=False)
+        return load_faces(out, named=False)
+    drawn(tmp_path/"set")
+    assert len(prepare(dataset="rendered", folder=str(tmp_path/"set"))) == 14
+    assert len(prepare(dataset="rendered", folder=str(tmp_path/"set"), units=True)) == 26
+    photos(tmp_path/"mine")
+    for name in ("happy/a", "sad/a"): openface(tmp_path/"of"/f"{name}.csv", header=FACE, rows=[(0, .98)])
+    assert prepare(dataset="folder", folder=str(tmp_path/"mine"), aus=str(tmp_path/"of")).aus.numpy() == pytest.approx(np.array([VALUES]*2), abs=1e-6)
 
 
 def test_a_bad_expression_is_still_an_error(tmp_path):

@@ -92,6 +92,8 @@ class Data(Part):
     test_share: float = Field(.1, ge=0, lt=1, description="share of people or images that are the test, 0 to 1")
     limit: Count | None = Field(None, description="at most so many pictures, 1 or more; null: all")
     seed: Seed = Field(0, description="of split and limit, a whole number from 0")
+    units: bool = Field(False, description="true or false: also rendered faces of single action units and mixtures")
+    aus: str | None = Field(None, description="the faces' action units, a csv as OpenFace and `fesgan read-aus` write it")
 
 class JudgePart(Part):
     "A judge, with one network for each seed."
@@ -131,7 +133,7 @@ class Contents(Part):
     name: Name = Field(description="the study's folder: up to 64 letters, digits, dots, dashes and underscores")
     title: str = Field(min_length=1, description="of the report")
     groups: Groups = Field(description="trained, shipped: [toy, short, shipped or real; a sentence more]")
-    data: Data = Field(description="the faces: dataset, folder, size, crop, split, test_share, limit, seed")
+    data: Data = Field(description="the faces: dataset, folder, size, crop, split, test_share, limit, seed, units, aus")
     judge: JudgePart = Field(description="who reads the edits: settings, limit, seeds")
     second: JudgePart | None = Field(None, description="another network's opinion: settings, limit, seeds")
     reader: ReaderPart | None = Field(None,
@@ -505,13 +507,17 @@ def check_data(profile:dict, # checked
                where # its file
               )->None:
     "Ask for the data sets, and whether it is said where they lie."
-    from fesgan.data.catalog import DATASETS
+    from fesgan.data.catalog import DATASETS, reader_options
     data = profile["data"]
+    names = data["dataset"].split("+")
     with at(f"{where}, data.dataset"):
-        for name in data["dataset"].split("+"): choose(name, DATASETS, "data set")
+        for name in names: choose(name, DATASETS, "data set")
     if data["dataset"] != "rendered" and not data.get("folder"):
         raise FesganError(f"{where}, data.folder: nothing is said; {data['dataset']} needs the folder or zip "
                           "that it lies in, for instance --set data.folder=/where/it/lies.")
+    if data.get("units") and not any("units" in reader_options(name) for name in names):
+        raise FesganError(f"{where}, data.units: {data['dataset']} holds no pictures of single action units; rendered "
+                          "faces do, see `fesgan render --units`.")
 
 # %% ../../nbs/app/00_profiles.ipynb #1fax4dy5
 def check_files(profile:dict, # checked
@@ -526,9 +532,11 @@ def check_files(profile:dict, # checked
         shipped_keys = sorted(p.stem for p in root.glob(f"data/{folder}/*.safetensors"))
         with at(f"{where}, {part}"):
             for key in asked_keys(profile.get(part)): choose(key, shipped_keys, "key")
-    path,report = profile.get("inception"),profile.get("published")
+    path,aus,report = profile.get("inception"),profile["data"].get("aus"),profile.get("published")
     if path and not (root/path).is_file():
         raise FesganError(f"{where}, inception: {path!r} is not there; name a file with Inception's weights.")
+    if aus and not (root/aus).exists():
+        raise FesganError(f"{where}, data.aus: {aus!r} is not there; make it with `fesgan read-aus` or OpenFace.")
     if report and not (root/report/"trained"/"runs").is_dir():
         raise FesganError(f"{where}, published: {report!r} holds no trained/runs; name a report's folder, such as "
                           "reports/small.")
