@@ -243,7 +243,7 @@ def book(notebook):
 
 def answer_parameters(w):
     p = dict(runs=f"{WORK}/{w.group}", out=f"{WORK}/results/{w.group}", size=GROUPS[w.group][0], members=inside(w.group))
-    if w.notebook in (*JUDGED, "25_table_units"): p["judges"] = f"{WORK}/judges"
+    if w.notebook in (*JUDGED, "25_table_units", "36_units"): p["judges"] = f"{WORK}/judges"
     if w.notebook in ABLATIONS: p["pairs"] = pairs(w.notebook, w.group)
     if book(w.notebook) == "10_ablation": p["question"] = ablation_nodes()[w.notebook]
     if w.notebook.startswith("3"): p["faces"] = f"{WORK}/faces"

@@ -93,7 +93,7 @@ class Data(Part):
     limit: Count | None = Field(None, description="at most so many pictures, 1 or more; null: all")
     seed: Seed = Field(0, description="of split and limit, a whole number from 0")
     units: bool = Field(False, description="true or false: also rendered faces of single action units and mixtures")
-    aus: str | None = Field(None, description="the faces' action units, a csv as OpenFace and `fesgan read-aus` write it")
+    aus: str | None = Field(None, description="the faces' action units, a csv of `fesgan read-aus` or OpenFace")
 
 class JudgePart(Part):
     "A judge, with one network for each seed."
@@ -223,8 +223,9 @@ def _possible_views(p): # a Profile
     if lacking: raise FesganError(f"variants.{lacking[0]}: its `system` is missing, for instance {{system: usgan}}.")
     if faces and not p.pictures:
         raise FesganError(f"views: {', '.join(faces)} shows faces, which pictures: false forbids; leave it out.")
-    if "25_table_units" in p.views and p.reader is None:
-        raise FesganError("views: 25_table_units needs `reader`, which may be empty: {}.")
+    read = [v for v in p.views if v == "25_table_units" or v == "36_units" and p.data.units]
+    if read and p.reader is None:
+        raise FesganError(f"views: {read[0]} needs `reader`, which may be empty: {{}}.")
     if "23_table_augment" in p.views and not p.augment:
         raise FesganError("views: 23_table_augment needs `augment`, for instance {epochs: 4, seeds: [0]}.")
     if "23_table_augment" in p.views and p.published:
@@ -532,7 +533,8 @@ def check_files(profile:dict, # checked
         shipped_keys = sorted(p.stem for p in root.glob(f"data/{folder}/*.safetensors"))
         with at(f"{where}, {part}"):
             for key in asked_keys(profile.get(part)): choose(key, shipped_keys, "key")
-    path,aus,report = profile.get("inception"),profile["data"].get("aus"),profile.get("published")
+    path,report = profile.get("inception"),profile.get("published")
+    aus = profile.get("data", {}).get("aus")
     if path and not (root/path).is_file():
         raise FesganError(f"{where}, inception: {path!r} is not there; name a file with Inception's weights.")
     if aus and not (root/aus).exists():

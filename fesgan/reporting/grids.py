@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FACES', 'UNDATED', 'style', 'mosaic', 'picture_grid', 'edit_grid', 'changes', 'heat', 'residual_figure',
            'attention_maps', 'attention_figure', 'loss_terms', 'history_figure', 'losses_figure', 'judge_figure',
-           'confusion_figure', 'described', 'save_figure']
+           'confusion_figure', 'unit_matrix_figure', 'described', 'save_figure']
 
 # %% ../../nbs/reporting/00_grids.ipynb #422d7c75
 import contextlib
@@ -250,22 +250,36 @@ def judge_figure(histories:dict # name -> DataFrame with epoch, loss, accuracy a
     return fig
 
 # %% ../../nbs/reporting/00_grids.ipynb #5f23c8b2
-def confusion_figure(tables:dict, # title -> DataFrame of shares, rows wanted, columns read
-                     columns:int=4 # tables in a row
-                    ): # a matplotlib Figure
-    "Tables of confusion as heat maps on one scale."
+def _heat_maps(tables, columns, size, **look): # title -> DataFrame in per cent; tables in a row; inches a side
+    "Tables of what was wanted and what was read on one scale."
     import matplotlib.pyplot as plt, seaborn as sns
-    look = dict(annot=True, fmt=".0f", annot_kws=dict(size=5.5), cmap="Blues", vmin=0, vmax=100, square=True)
     with style():
-        fig,axes = _axes(len(tables), columns, 2, 2.1, more=(.4, 0), sharex=True, sharey=True)
+        fig,axes = _axes(len(tables), columns, size, size+.1, more=(.4, 0), sharex=True, sharey=True)
         for ax,(title,table) in zip(axes, tables.items(), strict=False):
-            sns.heatmap(100*table, ax=ax, cbar=False, **look)
+            sns.heatmap(table, ax=ax, cbar=False, square=True, **look)
             ax.set(title=title.replace(" + ", "\n+ "), xlabel="", ylabel="")
             ax.tick_params(axis="y", rotation=0)
         for ax in axes[len(tables):]: ax.remove()
         fig.supxlabel("read", size=8)
         fig.supylabel("wanted", size=8)
         plt.close(fig)
+    return fig
+
+def confusion_figure(tables:dict, # title -> DataFrame of shares, rows wanted, columns read
+                     columns:int=4 # tables in a row
+                    ): # a matplotlib Figure
+    "Tables of confusion as heat maps on one scale."
+    look = dict(annot=True, fmt=".0f", annot_kws=dict(size=5.5), cmap="Blues", vmin=0, vmax=100)
+    return _heat_maps({title: 100*t for title,t in tables.items()}, columns, 2, **look)
+
+# %% ../../nbs/reporting/00_grids.ipynb #dba40927
+def unit_matrix_figure(tables:dict, # title -> DataFrame of shares, a unit asked for in each row, units read in columns
+                       columns:int=3 # tables in a row
+                      ): # a matplotlib Figure
+    "Which action unit moves which; darkest: all of what was asked for."
+    look = dict(cmap="Blues", vmin=0, vmax=100, xticklabels=True, yticklabels=True, linewidths=.3)
+    fig = _heat_maps({title: 100*t for title,t in tables.items()}, columns, 2.6, **look)
+    for ax in fig.axes: ax.tick_params(labelsize=5.5)
     return fig
 
 # %% ../../nbs/reporting/00_grids.ipynb #43698c0a
