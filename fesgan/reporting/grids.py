@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FACES', 'UNDATED', 'style', 'mosaic', 'picture_grid', 'edit_grid', 'changes', 'heat', 'residual_figure',
            'attention_maps', 'attention_figure', 'loss_terms', 'history_figure', 'losses_figure', 'judge_figure',
-           'confusion_figure', 'unit_matrix_figure', 'described', 'save_figure']
+           'confusion_figure', 'unit_matrix_figure', 'described', 'save_figure', 'save_animation']
 
 # %% ../../nbs/reporting/00_grids.ipynb #422d7c75
-import contextlib
+import contextlib, io
 from pathlib import Path
 import numpy as np, torch
 from torch.nn import functional as F
@@ -308,3 +308,28 @@ def save_figure(fig, # a matplotlib Figure
         with style(), atomic(Path(folder)/f"{name}.{kind}") as tmp:
             fig.savefig(tmp, dpi=110, bbox_inches="tight", pad_inches=0.04, **how)
     return [Path(folder)/f"{name}.{kind}" for kind in forms]
+
+# %% ../../nbs/reporting/00_grids.ipynb #b9f93195
+def _pixels(fig, dpi=80): # uint8 (H,W,3)
+    "A drawn figure as pixels."
+    from PIL import Image
+    drawn = io.BytesIO()
+    with style(): fig.savefig(drawn, format="png", dpi=dpi)
+    return np.asarray(Image.open(drawn).convert("RGB"))
+
+def save_animation(figures:list, # matplotlib Figures of one size, a frame each
+                   folder, # created if it was missing
+                   name:str, # file name without ending
+                   caption:str="", # kept in the file
+                   seconds:float=.12 # that a frame is seen
+                  )->Path: # the file
+    "Write `name`.gif, forth and back without end."
+    from PIL import Image
+    frames = [_pixels(fig) for fig in figures]
+    palette = Image.fromarray(np.concatenate(frames)).quantize(256)
+    pictures = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
+    first,*rest = pictures + pictures[-2:0:-1]
+    path = Path(folder)/f"{name}.gif"
+    with atomic(path) as tmp:
+        first.save(tmp, "GIF", save_all=True, append_images=rest, duration=round(1000*seconds), loop=0, comment=caption)
+    return path

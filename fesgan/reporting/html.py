@@ -202,16 +202,18 @@ def table_html(path # the CSV file of `write_table`
 
 # %% ../../nbs/reporting/02_html.ipynb #1cd3db2b
 def figures_in(folder # a group's figures
-              )->list: # paths: PNG of drawings, JPEG of faces
+              )->list: # paths: PNG of drawings, JPEG of faces, GIF of what moves
     "The pictures that a report shows."
-    return sorted(p for p in Path(folder).glob("*") if p.suffix in (".png", ".jpg"))
+    return sorted(p for p in Path(folder).glob("*") if p.suffix in (".png", ".jpg", ".gif"))
 
 def _about(path):
     "What a picture says of itself, and its size."
     from PIL import ExifTags, Image
     try:
         with Image.open(path) as image:
-            return image.info.get("Description") or image.getexif().get(ExifTags.Base.ImageDescription),image.size
+            moving = image.info.get("comment", b"").decode() if image.format == "GIF" else ""
+            still = image.info.get("Description") or image.getexif().get(ExifTags.Base.ImageDescription)
+            return still or moving,image.size
     except OSError as e: raise FesganError(f"{path} is not a picture: {e}.") from e
 
 # %% ../../nbs/reporting/02_html.ipynb #hh5u8wh3
