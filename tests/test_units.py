@@ -10,7 +10,11 @@ from fesgan.data.openface import with_openface
 from fesgan.data.pose import expression_aus
 from fesgan.data.rendered import person_rows
 from fesgan.data.units import UNIT_NUMBERS, UNITS, unit_vector
+from fesgan.evaluation.expression import judge_settings
+from fesgan.evaluation.unit_reader import UnitReader, save_unit_reader, unit_network
 from fesgan.files import FesganError, shipped
+from fesgan.training.systems import get_system
+from fesgan.training.trainer import train
 from runs import ROOT, fails, fesgan
 
 
@@ -246,6 +250,23 @@ def test_a_study_takes_units(tmp_path):
     photos(tmp_path/"mine")
     for name in ("happy/a", "sad/a"): openface(tmp_path/"of"/f"{name}.csv", header=FACE, rows=[(0, .98)])
     assert prepare(dataset="folder", folder=str(tmp_path/"mine"), aus=str(tmp_path/"of")).aus.numpy() == pytest.approx(np.array([VALUES]*2), abs=1e-6)
+
+
+def test_one_unit_at_a_time_is_measured(tmp_path):
+    "The page of units, where people were drawn with one unit alone: references beside the system, one unit and mixtures apart."
+    drawn(tmp_path/"set", people=(0, 1, 4, 7), units=4)
+    catalog = read_catalog("rendered", tmp_path/"set", units=True)
+    faces = prepare_faces(catalog, tmp_path/"faces", 16, "whole")
+    learn, test = (load_faces(faces, split, named=False) for split in ("train", "test"))
+    common = dict(width=4, critic_width=4, critic_layers=2, image_size=16, blocks=1, batch=2)
+    train(get_system("ganimation", **common), learn, tmp_path/"runs/ganimation/seed0", steps=2, common=common | dict(steps=2))
+    settings = judge_settings(arch="vgg", width=4, image_size=16)
+    save_unit_reader(UnitReader(unit_network(settings, [1.]*17), settings, [1.]*17), tmp_path/"judges/reader.safetensors")
+    papermill.execute_notebook(f"{ROOT}/nbs/study/36_units.ipynb", tmp_path/"page.ipynb", {k: str(tmp_path/k) for k in ("runs", "out", "faces", "judges")} | dict(people=1), cwd=ROOT, progress_bar=False)
+    table = pd.read_csv(tmp_path/"out/tables/table_single.csv").set_index(["system", "asked"])
+    assert list(table.index) == [(s, kind) for s in ("unchanged", "true face", "GANimation") for kind in ("one unit", "mixture")]
+    assert (table.edits == 4).all() and (table.people == 2).all() and table["strength (share)"].notna().all()
+    assert {"way.gif", "way_ganimation.jpg", "unit_matrix.png", "units_ganimation.jpg"} <= {p.name for p in (tmp_path/"out/figures").iterdir()}
 
 
 def test_a_bad_expression_is_still_an_error(tmp_path):
