@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NEAR', 'PER_EDIT', 'choose_faces', 'edit_pairs', 'truth_rows', 'Task', 'edit_task', 'named', 'read_targets',
-           'near_measures', 'find_sface', 'second_opinion', 'measure', 'encode_real', 'edit', 'measure_edits',
-           'measure_references', 'score', 'speed', 'costs', 'as_generator', 'set_metrics', 'Evaluation',
-           'evaluate_generator', 'check_metrics', 'read_run', 'evaluate_run']
+           'if_there', 'near_measures', 'find_sface', 'second_opinion', 'measure', 'encode_real', 'edit',
+           'measure_edits', 'measure_references', 'score', 'speed', 'costs', 'as_generator', 'set_metrics',
+           'Evaluation', 'evaluate_generator', 'check_metrics', 'read_run', 'evaluate_run']
 
 # %% ../../nbs/evaluation/06_edits.ipynb #081e0da8
 import json, os, time
@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from ..data.faceset import FaceSet
 from ..data.expressions import EXPRESSIONS
 from .colour import histogram_distance
-from .identity import as_images, compare_identity, encode, strangers
+from .identity import compare_identity, encode, strangers
 from .perceptual import dists, load_dists, load_lpips, lpips
 from .realism import ENOUGH, fd_dlib, fid, kid, psnr, ssim
 from .recognition import recognise, save_recognition
@@ -128,39 +128,42 @@ def read_targets(pictures, # uint8 (n,3,S,S)
 # %% ../../nbs/evaluation/06_edits.ipynb #de8809e2
 NEAR = ("psnr", "ssim", "lpips", "dists") # measures of an edit against the true face
 
+def if_there(load, # loads a network whose file may be missing
+             asked=None # the file, if somebody names one: then it has to be there
+            ): # what was loaded, or None; why it is missing, or nothing
+    "A network, or a sentence in its place."
+    try: return load(),""
+    except FesganError as e:
+        if asked: raise
+        return None,str(e)
+
 def near_measures(size:int, # pixels a side
                   vgg=None # VGG16's file for DISTS; not given: FESGAN_WEIGHTS or the cache, if it is there
                  ): # name -> function of edits and true faces; name -> why it is missing
     "What can be measured against the true face here."
     measures,missing = dict(psnr=psnr, ssim=ssim),{}
-    for name,load,measure in (("lpips", lambda: load_lpips(size), lpips), ("dists", lambda: load_dists(vgg), dists)):
-        try: net = load()
-        except FesganError as e:
-            if vgg and name == "dists": raise
-            missing[name] = f"{name.upper()} is not measured. {e}"
-        else: measures[name] = lambda a,b,net=net,measure=measure: measure(a, b, net)
+    alexnet,why = if_there(lambda: load_lpips(size))
+    if why: missing["lpips"] = f"LPIPS is not measured. {why}"
+    else: measures["lpips"] = lambda a,b: lpips(a, b, alexnet)
+    vgg16,why = if_there(lambda: load_dists(vgg), vgg)
+    if why: missing["dists"] = f"DISTS is not measured. {why}"
+    else: measures["dists"] = lambda a,b: dists(a, b, vgg16)
     return measures,missing
 
 # %% ../../nbs/evaluation/06_edits.ipynb #b491d4b1
 def find_sface(path=None # its file; not given: FESGAN_WEIGHTS or the cache, if it is there
               ): # an `SFace`, or None; why it is missing, a dict
     "A second encoder of faces, if there is one."
-    try: return SFace(path),{}
-    except FesganError as e:
-        if path: raise
-        return None,dict(sface=f"Identity is measured by dlib alone. {e}")
+    sface,why = if_there(lambda: SFace(path), path)
+    return sface,dict(sface=f"Identity is measured by dlib alone. {why}") if why else {}
 
 def second_opinion(sface, # from `find_sface`
                    sources, # uint8 (n,3,S,S), before
                    pictures # uint8 (n,3,S,S), after
                   )->pd.DataFrame: # columns sface (cosine), sface_verified; none without it
     "How alike SFace finds the faces before and after."
-    n = len(pictures)
-    if sface is None: return pd.DataFrame(index=range(n))
-    both = np.concatenate([as_images(sources), as_images(pictures)])
-    _,first,back = np.unique(both.reshape(2*n, -1), axis=0, return_index=True, return_inverse=True)
-    codes = sface.encode(both[first])[back]
-    alike = cosine(codes[:n], codes[n:])
+    if sface is None: return pd.DataFrame(index=range(len(pictures)))
+    alike = cosine(sface.encode(sources), sface.encode(pictures))
     return pd.DataFrame(dict(sface=alike, sface_verified=alike >= SAME))
 
 # %% ../../nbs/evaluation/06_edits.ipynb #d9e92c63

@@ -9,11 +9,12 @@ __all__ = ['SIDE', 'POINTS', 'SAME', 'five_points', 'upright', 'open_network', '
 import contextlib
 
 import numpy as np
+from fastcore.basics import patch
 
 from ..data.faces import dlib_api, similarity, warp
 from ..data.transfer import to_marks
 from .identity import as_images, find_face
-from ..files import FesganError, Progress, weights
+from ..files import FesganError, Progress, sha256, weights
 
 # %% ../../nbs/evaluation/00a_sface.ipynb #5c3b4a16
 SIDE = 112 # pixels
@@ -47,9 +48,9 @@ def open_network(path=None): # SFace's file, if you have it; see `weights` -> a 
 
 # %% ../../nbs/evaluation/00a_sface.ipynb #2551d329
 class SFace:
-    "Another encoder of faces than dlib's."
+    "Another encoder of faces than dlib's, which looks at each picture once."
     def __init__(self, path=None): # see `open_network`
-        self.network = open_network(path)
+        self.network,self.known = open_network(path),{}
 
     def encode(self, images, # uint8 (N, H, W, 3) or (N, 3, H, W)
                progress:bool=True # show how much time is left?
@@ -59,17 +60,28 @@ class SFace:
         out = np.full((len(images), 128), np.nan)
         with Progress(len(images), "SFace's descriptors") if progress else contextlib.nullcontext() as p:
             for i,image in enumerate(images):
-                face = upright(image)
-                if face is not None: out[i] = self.look(face)
+                out[i] = self.code(image)
                 if progress: p.update()
         return out
 
-    def look(self, face # uint8 (112, 112, 3), from `upright`
-            )->np.ndarray: # (128,), of length 1
-        "One descriptor."
-        x = face.transpose(2, 0, 1)[None].astype(np.float32)
-        code = self.network.run(None, dict(data=np.ascontiguousarray(x)))[0][0]
-        return code/np.linalg.norm(code)
+# %% ../../nbs/evaluation/00a_sface.ipynb #6a7bf290
+@patch
+def code(self:SFace, image # uint8 (H, W, 3)
+        ): # (128,), or one NaN
+    "What is known of a picture."
+    key = image.shape,sha256(np.ascontiguousarray(image).tobytes())
+    if key not in self.known:
+        face = upright(image)
+        self.known[key] = np.nan if face is None else self.look(face)
+    return self.known[key]
+
+@patch
+def look(self:SFace, face # uint8 (112, 112, 3), from `upright`
+        )->np.ndarray: # (128,), of length 1
+    "One descriptor."
+    x = face.transpose(2, 0, 1)[None].astype(np.float32)
+    code = self.network.run(None, dict(data=np.ascontiguousarray(x)))[0][0]
+    return code/np.linalg.norm(code)
 
 # %% ../../nbs/evaluation/00a_sface.ipynb #4599edce
 SAME = .363 # OpenCV's limit: two faces whose cosine is as large or larger are one person's
