@@ -31,6 +31,8 @@ def told_units(generator, # steered by action units
     return kind.steer(now, units_set(now, values))
 
 # %% ../../nbs/reporting/00a_unit_figures.ipynb #0a5e0009
+def _hwc(images): return images.permute(0, 2, 3, 1).cpu().numpy() # (N,S,S,3)
+
 def _picture(generator, face, **values): # a FaceSet of one -> uint8 (S,S,3)
     edit, = edit_faces(generator, face.images, told_units(generator, face, **values))
     return edit.permute(1, 2, 0).cpu().numpy()
@@ -60,21 +62,20 @@ def unit_grid(generator, # steered by action units
     return picture_grid(rows, [f"{right} {v:g}" for v in values], [f"{down} {v:g}" for v in values])
 
 # %% ../../nbs/reporting/00a_unit_figures.ipynb #0a5e0016
-def mask_figure(generator, # one that shows `mask` and `colour`
+def mask_figure(generator, # one that shows `mask` and `colour`, and perhaps `focus`
                 faces:FaceSet, # a few
                 target:int # expression index
                ): # a matplotlib Figure
-    "Input, colour, painted share and edit."
+    "Input, colour, painted share, that of the local focuses if there are any, and edit."
     if "mask" not in getattr(generator, "shows", ()):
         raise FesganError("This generator has no mask; choose one that paints through one, such as ganimation.")
     steer = steering(generator, faces, torch.arange(len(faces)), torch.full((len(faces),), target))
     with evaluating(generator): maps = generator.maps(to_float(faces.images), steer)
-    colours = (maps["colour"].cpu().permute(0, 2, 3, 1).numpy()+1)/2
-    painted = heat(1-maps["mask"][:, 0].float().cpu())
-    edits = edit_faces(generator, faces.images, steer).permute(0, 2, 3, 1).cpu().numpy()
-    inputs = faces.images.permute(0, 2, 3, 1).cpu().numpy()
-    cells = [list(row) for row in zip(inputs, colours, painted, edits)]
-    return picture_grid(cells, ["input", "colour", "painted", EXPRESSIONS[target]], size=1.15)
+    maps = {k: v.float().cpu() for k,v in maps.items()}
+    columns = {"input": _hwc(faces.images), "colour": _hwc((maps["colour"]+1)/2), "painted": heat(1-maps["mask"][:, 0])}
+    if generator.config.get("focuses"): columns["local focuses"] = heat(maps["focus"][:, 0])
+    columns[EXPRESSIONS[target]] = _hwc(edit_faces(generator, faces.images, steer))
+    return picture_grid([list(row) for row in zip(*columns.values())], list(columns), size=1.15)
 
 # %% ../../nbs/reporting/00a_unit_figures.ipynb #76040b5b
 def stage_figure(generator, # one that edits in `steps`
@@ -89,7 +90,7 @@ def stage_figure(generator, # one that edits in `steps`
     with evaluating(generator):
         made = [s.faces for s in generator.steps(x, steer)]
         at_once = generator(x, steer, steps=1)
-    columns = [to_uint8(y).permute(0, 2, 3, 1).cpu().numpy() for y in (x, *made, at_once)]
+    columns = [_hwc(to_uint8(y)) for y in (x, *made, at_once)]
     titles = ["input", *(f"step {k}" for k in range(1, len(made))), EXPRESSIONS[target], "in one step"]
     return picture_grid([list(row) for row in zip(*columns)], titles, size=1.15)
 
@@ -105,9 +106,7 @@ def told_between(generator, # steered by action units
     return kind.steer(now, torch.lerp(now, to, share))
 
 def _on_the_way(generator, faces, target, share): # uint8 (N,S,S,3)
-    return _rows(edit_faces(generator, faces.images, told_between(generator, faces, target, share)))
-
-def _rows(images): return images.permute(0, 2, 3, 1).cpu().numpy()
+    return _hwc(edit_faces(generator, faces.images, told_between(generator, faces, target, share)))
 
 def way_strips(generator, # steered by action units
                faces:FaceSet, # a few, whose units are known
@@ -116,7 +115,7 @@ def way_strips(generator, # steered by action units
               ): # a matplotlib Figure
     "Each face on its way to an expression."
     shares = np.linspace(0, 1, steps)
-    columns = [_rows(faces.images), *(_on_the_way(generator, faces, target, s) for s in shares)]
+    columns = [_hwc(faces.images), *(_on_the_way(generator, faces, target, s) for s in shares)]
     return picture_grid([list(row) for row in zip(*columns)], ["input", *(f"{s:.0%}" for s in shares)], size=1.1)
 
 # %% ../../nbs/reporting/00a_unit_figures.ipynb #87d0741e
@@ -147,7 +146,7 @@ def latent_grid(generator, # one that draws from a code, `coded`
         def column(a):
             ends = told_between(generator, pair, target, a)
             units = [torch.lerp(*ends, b) for b in shares]
-            return to_uint8(generator.decode(codes, torch.stack(units))).permute(0, 2, 3, 1).cpu().numpy()
+            return _hwc(to_uint8(generator.decode(codes, torch.stack(units))))
         columns = [column(a) for a in shares]
     titles,people = [f"{a:.0%}" for a in shares],["one person", *[""]*(steps-2), "another"]
     return picture_grid([list(row) for row in zip(*columns)], titles, people, size=1.1)
