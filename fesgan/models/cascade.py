@@ -71,13 +71,15 @@ class Cascade(Painter):
                  focuses:bool=True, # see `EFGAN`; false: Table 3's baseline + cascade
                  mask_keeps:str="colour", # see `EFGAN`
                  skip:str="none", # see `EFGAN`
+                 transformer:str="masked", # see `EFGAN`
                  stages:int=3 # how many steps (Sec. 3.2: "we empirically use 3")
                 ):
         super().__init__()
         if stages < 1: raise FesganError(f"Cascade: stages is {stages}; it must be 1 or more.")
         if n_conditions % 2:
             raise FesganError(f"Cascade: its condition is a pair, so n_conditions must be even, not {n_conditions}.")
-        own = dict(width=width, blocks=blocks, focuses=focuses, mask_keeps=mask_keeps, skip=skip)
+        own = dict(width=width, blocks=blocks, focuses=focuses, mask_keeps=mask_keeps, skip=skip,
+                   transformer=transformer)
         self.config = dict(n_conditions=n_conditions, **own, stages=stages)
         self.condition_length = n_conditions
         self.stages = nn.ModuleList(EFGAN(n_conditions//2, **own) for _ in range(stages))

@@ -23,7 +23,7 @@ from ..files import FesganError, choose
 from ..models.cascade import Cascade, UnitCritic
 from ..models.conditions import CONDITIONS
 from ..models.critic import Critic
-from ..models.efgan import EFGAN
+from ..models.efgan import EFGAN, TRANSFORMERS
 from ..models.eggan import EGGAN, LatentCritic, LevelReader
 from ..models.ganimation import MASK_KEEPS, GANimation, kept_share
 from ..models.generator import BLOCKS, DROPOUT, PADDINGS, SKIPS, Generator, check_input
@@ -239,10 +239,13 @@ class EFGANNets(GANimationNets):
                             "its Table 3's baseline", say=either("with focuses", "global attention alone"))
     skip: str = setting("none", "of the Refiner: none, it draws the edit anew; ultimate, it corrects the input (none "
                         "of the papers)", SKIPS, SKIPPED.get)
+    transformer: str = setting("masked", "what each branch is: masked, colours through a mask (Cascade EF-GAN, Eq. 1); "
+                               "or residual, US-GAN's generator, whose change is added (none of the papers)",
+                               tuple(TRANSFORMERS), dict(residual="residual branches", masked="masked branches").get)
 
     @property
     def own(self): # arguments of EFGAN and Cascade
-        return {k: getattr(self, k) for k in ("blocks", "focuses", "mask_keeps", "skip")}
+        return {k: getattr(self, k) for k in ("blocks", "focuses", "mask_keeps", "skip", "transformer")}
 
     def make(self, s)->dict: # name -> a function without arguments that makes the network
         "The networks, not built yet."
