@@ -33,7 +33,7 @@ def one(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["efgan", "cascade"])
-@pytest.mark.parametrize("fields", [{}, dict(focuses=False), dict(skip="ultimate")])
+@pytest.mark.parametrize("fields", [{}, dict(focuses=False), dict(skip="ultimate"), dict(transformer="residual", skip="ultimate")])
 def test_every_weight_learns(name, fields):
     "After some updates no weight is as it was; a Wasserstein critic's last offset alone changes nothing, and stays."
     state = State(get_system(name, **TINY, **fields), people(), launch("cpu", "32-true"), steps=4)
@@ -121,6 +121,8 @@ def test_as_onnx_it_is_the_same(one, tmp_path):
     pytest.importorskip("onnxruntime")
     from fesgan.app.export import CLOSE, export_onnx
     assert export_onnx(one, tmp_path/"G.onnx") <= CLOSE
+    run = train(get_system("efgan", **TINY, transformer="residual"), people(), tmp_path/"run", **STEPS)
+    assert export_onnx(run, tmp_path/"added.onnx") <= CLOSE
 
 
 def test_history_names_every_phase(tmp_path):
