@@ -25,8 +25,8 @@ from ..models.generator import Generator, load_generator
 from .html import SIZES, figures_in, html_report
 from .tables import (METRICS, PAIRED, ablation_table, ablation_text, answer_sentence, correct_together,
                                      differing, metric_name, nearer_table, plain, read_edits, read_json,
-                                     read_references, read_variants, readers_say, show, signed, to_markdown, towards,
-                                     write_table)
+                                     read_references, read_variants, readers_say, show, signed, steady, to_markdown,
+                                     towards, write_table)
 
 # %% ../../nbs/reporting/04_study.ipynb #6c2b2f5c
 def below(folder, # of one group
@@ -186,7 +186,8 @@ def _leaning(ballots):
 def _measures(c, ballot):
     "The measures of one comparison in words."
     rows,words = {r["metric"]: r for r in c.table.to_dict("records")},{1: "better", -1: "worse", 0: "not shown"}
-    measures = [f"{metric_name(m)} {signed(rows[m], m)} {words[way]}" for m,way in ballot.items() if rows[m]["n"]]
+    def word(m): return words[ballot[m]] if steady(rows[m]) else "not in every training"
+    measures = [f"{metric_name(m)} {signed(rows[m], m)} {word(m)}" for m in ballot if rows[m]["n"]]
     return f"{c.title}: {', '.join(measures)}"
 
 def _because(*parts):

@@ -7,11 +7,11 @@ __all__ = ['METRICS', 'TO_TRUTH', 'UNREADABLE', 'BOOKKEEPING', 'REFERENCES', 'DA
            'EACH', 'PAIR', 'LATEX', 'metric_name', 'metric_title', 'read_json', 'read_params', 'read_metrics',
            'variant_of', 'differing', 'plain', 'read_variants', 'read_runs', 'read_edits', 'read_references',
            'reference_faces', 'readers', 'summarise', 'format_interval', 'p_cell', 'mean_cell', 'signed', 'unsigned',
-           'published', 'our_cells', 'their_cells', 'reference_cells', 'nearer_table', 'show', 'nearer_sentences',
-           'results_note', 'nearer_cells', 'results_table', 'judge_groups', 'unknown', 'recognition_note',
-           'recognition_table', 'augmentation_note', 'augmentation_table', 'pair_edits', 'ablation_table',
-           'correct_together', 'towards', 'readers_say', 'answer_sentence', 'ablation_text', 'to_latex', 'to_markdown',
-           'write_table']
+           'published', 'our_cells', 'their_cells', 'reference_cells', 'nearer_table', 'steady', 'show',
+           'nearer_sentences', 'results_note', 'nearer_cells', 'results_table', 'judge_groups', 'unknown',
+           'recognition_note', 'recognition_table', 'augmentation_note', 'augmentation_table', 'pair_edits',
+           'ablation_table', 'correct_together', 'towards', 'readers_say', 'answer_sentence', 'ablation_text',
+           'to_latex', 'to_markdown', 'write_table']
 
 # %% ../../nbs/reporting/01_tables.ipynb #edb577ee
 import itertools, json, math, re
@@ -435,12 +435,16 @@ def nearer_table(edits:pd.DataFrame, # from `read_edits`
     return table.assign(p_holm=holm(table.p.to_numpy(float)) if len(table) else [])
 
 # %% ../../nbs/reporting/01_tables.ipynb #ifv16g3j
-def show(row, # with difference, low, high, and p_holm or p
+def steady(row)->bool: # whose `each` is the difference in every single training, if it is known
+    "Do all trainings point the same way?"
+    return len({d > 0 for d in row.get("each") or ()}) < 2
+
+def show(row, # with difference, low, high, p_holm or p, and perhaps `each`
          level:float=.05 # the largest p-value
         )->int: # 1, -1 or 0
-    "The sign of a difference if its interval and its corrected p-value show one, else 0."
+    "The sign of a difference if its interval, its corrected p-value and all trainings show one, else 0."
     p = row.get("p_holm", row.get("p", 0))
-    if not math.isfinite(row["low"]) or row["low"] <= 0 <= row["high"] or p > level: return 0
+    if not math.isfinite(row["low"]) or row["low"] <= 0 <= row["high"] or p > level or not steady(row): return 0
     return 1 if row["difference"] > 0 else -1
 
 # %% ../../nbs/reporting/01_tables.ipynb #muqu06og
@@ -755,10 +759,11 @@ def _ablation_row(edits, baseline, variant, metric, references):
     pairs,dropped = pair_edits(edits, baseline, variant, column)
     difference = _difference(edits, pairs, metric)
     judges = _by_network(edits, baseline, variant) if metric == "accuracy" else {}
+    each = (pairs.b-pairs.a).groupby(pairs.seed).mean().tolist()
     return {"metric": metric, "baseline": pairs.a.mean(), "variant": pairs.b.mean(),
             "unchanged": _reference(references, "unchanged", column, pairs),
             "truth": _reference(references, "true face", column, pairs),
-            **{k: difference[k] for k in PAIRED}, **_counts(pairs), "dropped": dropped, "judges": judges}
+            **{k: difference[k] for k in PAIRED}, "each": each, **_counts(pairs), "dropped": dropped, "judges": judges}
 
 # %% ../../nbs/reporting/01_tables.ipynb #55kqeupm
 def ablation_table(edits:pd.DataFrame, # from `read_edits`
@@ -830,10 +835,16 @@ def _sample(row):
     seeds = f"{row['seeds']} seed{'s'*(row['seeds'] != 1)}"
     return f"On {row['n']:,} pairs of edits of {row['people']:,} {some} ({seeds})"
 
+def _each(row):
+    "The difference in every single training, in display units."
+    _,_,_,digits,k = METRICS[row["metric"]]
+    return ", ".join(f"{d*k:+.{digits}f}" for d in row["each"])
+
 def _doubt(row):
     "Why the numbers show no difference; empty where they do."
     if row["low"] <= 0 <= row["high"]: return "the interval contains zero, so these edits do not show a difference"
     if show(row): return ""
+    if not steady(row): return f"but its trainings point different ways ({_each(row)}), so no difference is claimed"
     p = f"{format_p(row['p_holm'])}, all tests of this question counted"
     return f"but chance alone may do as much ({p}), so take it as a hint"
 
@@ -865,7 +876,7 @@ def _ablation_cells(r, baseline, variant):
     sides = {name: format_interval(r[column]*k, digits=digits) for name,column in columns}
     counts = {"pairs": f"{r['n']:,}", "people": f"{r['people']:,}", "seeds": str(r["seeds"])}
     return {"metric": metric_title(r["metric"]), **sides, "difference": _text(r, r["metric"], "difference"),
-            "p (Holm)": p_cell(r["p_holm"]), **counts}
+            "each training": _each(r), "p (Holm)": p_cell(r["p_holm"]), **counts}
 
 # %% ../../nbs/reporting/01_tables.ipynb #xgt1k68l
 def ablation_text(table:pd.DataFrame, # from `ablation_table`
@@ -874,6 +885,7 @@ def ablation_text(table:pd.DataFrame, # from `ablation_table`
                  )->pd.DataFrame: # text cells
     "An ablation's numbers as text, in display units."
     out = pd.DataFrame([_ablation_cells(r, baseline, variant) for r in table.to_dict("records")])
+    if (table.seeds < 2).all(): out = out.drop(columns="each training")
     note = [table.attrs.get("note", ""), "p: corrected for all tests of the question (Holm)."]
     if any(few(n) for n in table.people): note.append(DAGGER)
     if table.truth.isna().all() and table.unchanged.isna().all():
