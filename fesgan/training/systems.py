@@ -420,7 +420,7 @@ def warning(self:GANimationObjective,
 class CascadeObjective(GANimationObjective):
     "GANimation's terms at every stage, and the interpolation loss (Cascade EF-GAN, Eq. 2)."
     l_interp: float = weight(1., "what the units' critic says of units between the stages (not published)")
-    l_straight: float = weight(1., "their squared distance from linear pseudo-targets, summed over units (not published)")
+    l_straight: float = weight(1., "their squared distance from linear pseudo-targets, summed (not published)")
 
     def make(self, nets, batch): return stepwise_edit(nets, batch)
 
