@@ -277,7 +277,8 @@ def unit_matrix_figure(tables:dict, # title -> DataFrame of shares, a unit asked
                        columns:int=3 # tables in a row
                       ): # a matplotlib Figure
     "Which action unit moves which; darkest: all of what was asked for."
-    look = dict(cmap="Blues", vmin=0, vmax=100, xticklabels=True, yticklabels=True, linewidths=.3)
+    look = dict(cmap="Blues", vmin=0, vmax=100, xticklabels=True, yticklabels=True, linewidths=.3,
+                rasterized=True)
     fig = _heat_maps({title: 100*t for title,t in tables.items()}, columns, 2.6, **look)
     for ax in fig.axes: ax.tick_params(labelsize=5.5)
     return fig

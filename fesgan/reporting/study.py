@@ -10,7 +10,7 @@ __all__ = ['ABLATION_METRICS', 'DISTANCES', 'WORDS', 'HARDLY', 'NAMES', 'SMALL',
            'report_markdown', 'save_verdicts']
 
 # %% ../../nbs/reporting/04_study.ipynb #97cec75b
-import json, shutil
+import json, re, shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -278,8 +278,7 @@ def judge_sentence(work # work folder of the study
                   )->str: # empty where there is no judge
     "What the judges can do, in a sentence."
     files = sorted((Path(work)/"judges").glob("*.json"))
-    own = own_judges([p.stem for p in files])
-    judges = {p.stem: f for p in files if "accuracy" in (f := read_json(p)) and p.stem in own}
+    judges = {p.stem: read_json(p) for p in files if re.fullmatch(r"(judge|second)(-\d+)?", p.stem)} # others read else
     if "judge" not in judges: return ""
     learnt = f"{judges['judge']['n_test']:,} real test faces right (learnt from {judges['judge']['n_train']:,})"
     shares = [100*f["accuracy"] for f in judges.values()]

@@ -121,12 +121,12 @@ def way_strips(generator, # steered by action units
 # %% ../../nbs/reporting/00a_unit_figures.ipynb #87d0741e
 def way_frames(systems:dict, # title -> (generator steered by action units, FaceSet of its size); the same people
                target:int, # expression index
-               steps:int=9 # shares of the way from 0 to 1, a frame each
+               steps:int=7 # shares of the way from 0 to 1, a frame each
               )->list: # matplotlib Figures, for `save_animation`
     "The same faces on their way to an expression, a system in each column."
     def frame(share):
         columns = [_on_the_way(*system, target, share) for system in systems.values()]
-        return picture_grid([list(row) for row in zip(*columns)], list(systems), size=1.1)
+        return picture_grid([list(row) for row in zip(*columns)], list(systems), size=.8)
     return [frame(share) for share in np.linspace(0, 1, steps)] if systems else []
 
 # %% ../../nbs/reporting/00a_unit_figures.ipynb #zb5vlg4u
