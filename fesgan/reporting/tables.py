@@ -7,7 +7,7 @@ __all__ = ['METRICS', 'TO_TRUTH', 'UNREADABLE', 'BOOKKEEPING', 'REFERENCES', 'DA
            'EACH', 'PAIR', 'LATEX', 'metric_name', 'metric_title', 'read_json', 'read_params', 'read_metrics',
            'variant_of', 'differing', 'plain', 'read_variants', 'read_runs', 'read_edits', 'read_references',
            'reference_faces', 'readers', 'summarise', 'format_interval', 'p_cell', 'mean_cell', 'signed', 'unsigned',
-           'published', 'our_cells', 'their_cells', 'reference_cells', 'nearer_table', 'steady', 'show',
+           'published', 'our_cells', 'their_cells', 'reference_cells', 'nearer_table', 'trainings', 'steady', 'show',
            'nearer_sentences', 'results_note', 'nearer_cells', 'results_table', 'judge_groups', 'unknown',
            'recognition_note', 'recognition_table', 'augmentation_note', 'augmentation_table', 'pair_edits',
            'ablation_table', 'correct_together', 'towards', 'readers_say', 'answer_sentence', 'ablation_text',
@@ -435,9 +435,13 @@ def nearer_table(edits:pd.DataFrame, # from `read_edits`
     return table.assign(p_holm=holm(table.p.to_numpy(float)) if len(table) else [])
 
 # %% ../../nbs/reporting/01_tables.ipynb #ifv16g3j
-def steady(row)->bool: # whose `each` is the difference in every single training, if it is known
+def trainings(row)->list: # the difference in every single training, if a row of a table has it as `each`
+    "What single trainings say."
+    return each if isinstance(each := row.get("each"), list) else []
+
+def steady(row)->bool: # see `trainings`
     "Do all trainings point the same way?"
-    return len({d > 0 for d in row.get("each") or ()}) < 2
+    return len({d > 0 for d in trainings(row)}) < 2
 
 def show(row, # with difference, low, high, p_holm or p, and perhaps `each`
          level:float=.05 # the largest p-value
@@ -838,7 +842,7 @@ def _sample(row):
 def _each(row):
     "The difference in every single training, in display units."
     _,_,_,digits,k = METRICS[row["metric"]]
-    return ", ".join(f"{d*k:+.{digits}f}" for d in row["each"])
+    return ", ".join(f"{d*k:+.{digits}f}" for d in trainings(row))
 
 def _doubt(row):
     "Why the numbers show no difference; empty where they do."
