@@ -20,6 +20,21 @@ def same(a, b):
     assert all(torch.equal(x[k], y[k]) for k in x)
 
 
+def run_page(name, work, **parameters):
+    "Run one of the study's notebooks from the repository, as the graph does."
+    import papermill
+    said = {k: str(v) if isinstance(v, Path) else v for k, v in parameters.items()}
+    papermill.execute_notebook(f"{ROOT}/nbs/study/{name}.ipynb", work/"page.ipynb", said, cwd=ROOT, progress_bar=False)
+
+
+def untrained_reader(path, **settings):
+    "A reader of action units that says 1 for each, whatever it sees."
+    from fesgan.evaluation.expression import judge_settings
+    from fesgan.evaluation.unit_reader import UnitReader, save_unit_reader, unit_network
+    settings, means = judge_settings(arch="vgg", width=4, **settings), [1.]*17
+    save_unit_reader(UnitReader(unit_network(settings, means), settings, means), path)
+
+
 class Forked:
     "A call in a copy of this process: another process, in which nothing need be imported again."
     def __init__(self, call, *args, cwd=ROOT, **env):

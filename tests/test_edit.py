@@ -12,14 +12,12 @@ from fesgan.data.batches import one_hot
 from fesgan.data.faceset import to_float
 from fesgan.data.faces import warp
 from fesgan.data.units import UNITS
-from fesgan.evaluation.expression import judge_settings
-from fesgan.evaluation.unit_reader import UnitReader, save_unit_reader, unit_network
 from fesgan.files import shipped
 from fesgan.models.cascade import Cascade
 from fesgan.models.ganimation import GANimation
 from fesgan.models.generator import save_generator, warped
 from fesgan.training.shipped import card_text, list_shipped, shipped_card
-from runs import fails, fesgan
+from runs import fails, fesgan, untrained_reader
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +159,7 @@ def steered(tmp_path_factory):
         save_generator(G, folder/"generator.safetensors")
         facts = dict(system=name, label=name, image_size=64, crop="whole", condition=G.condition)
         (folder/"params.yaml").write_text(yaml.safe_dump(facts))
-    (work/"judges").mkdir()
-    means = [1.]*17
-    settings = judge_settings(arch="vgg", epochs=1, width=4, image_size=32)
-    save_unit_reader(UnitReader(unit_network(settings, means), settings, means), work/"judges"/"reader.safetensors")
+    untrained_reader(work/"judges"/"reader.safetensors", epochs=1, image_size=32)
     return work
 
 

@@ -1,15 +1,13 @@
 """The page that compares the two ways to edit photographs, on one rendered person."""
 import json
-from pathlib import Path
 
 import pandas as pd
-import papermill
 
-ROOT = Path(__file__).parents[1]
+from runs import run_page
 
 
 def test_both_methods_are_read_by_strangers(tmp_path):
-    papermill.execute_notebook(ROOT/"nbs"/"study"/"06_methods.ipynb", tmp_path/"run.ipynb", dict(people=1, out=str(tmp_path/"out")), cwd=ROOT, progress_bar=False)
+    run_page("06_methods", tmp_path, people=1, out=tmp_path/"out")
     for name in ("jury", "jury_grey"):
         table = pd.read_csv(tmp_path/"out"/f"{name}.csv")
         assert set(table.method) == {"unchanged", "network", "transfer", "true face"} and set(table["read by"]) == {"the jury", "face-api", "fer"}

@@ -1,7 +1,7 @@
 "Action units as labels: exact on rendered faces, unknown where nobody coded them, whole or explained where a file brings them."
 import shutil
 from collections import Counter
-import numpy as np, pandas as pd, papermill, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from fesgan.data.faceset import load_faces
 from fesgan.data.catalog import counts, join_catalogs, read_catalog, subset
 from fesgan.data.prepared import prepare_faces, read_facts
@@ -10,12 +10,10 @@ from fesgan.data.openface import with_openface
 from fesgan.data.pose import expression_aus
 from fesgan.data.rendered import person_rows
 from fesgan.data.units import UNIT_NUMBERS, UNITS, unit_vector
-from fesgan.evaluation.expression import judge_settings
-from fesgan.evaluation.unit_reader import UnitReader, save_unit_reader, unit_network
 from fesgan.files import FesganError, shipped
 from fesgan.training.systems import get_system
 from fesgan.training.trainer import train
-from runs import ROOT, fails, fesgan
+from runs import fails, fesgan, run_page, untrained_reader
 
 
 @pytest.fixture(autouse=True)
@@ -242,14 +240,14 @@ def test_a_study_takes_units(tmp_path):
     "Its first notebook, as a profile with data.units or data.aus calls it."
     def prepare(**parameters):
         out = tmp_path/f"faces-{len(parameters)}-{parameters['dataset']}"
-        papermill.execute_notebook(f"{ROOT}/nbs/study/00_prepare.ipynb", tmp_path/"run.ipynb", dict(out=str(out), size=16, **parameters), cwd=ROOT, progress_bar=False)
+        run_page("00_prepare", tmp_path, out=out, size=16, **parameters)
         return load_faces(out, named=False)
     drawn(tmp_path/"set")
-    assert len(prepare(dataset="rendered", folder=str(tmp_path/"set"))) == 14
-    assert len(prepare(dataset="rendered", folder=str(tmp_path/"set"), units=True)) == 26
+    assert len(prepare(dataset="rendered", folder=tmp_path/"set")) == 14
+    assert len(prepare(dataset="rendered", folder=tmp_path/"set", units=True)) == 26
     photos(tmp_path/"mine")
     for name in ("happy/a", "sad/a"): openface(tmp_path/"of"/f"{name}.csv", header=FACE, rows=[(0, .98)])
-    assert prepare(dataset="folder", folder=str(tmp_path/"mine"), aus=str(tmp_path/"of")).aus.numpy() == pytest.approx(np.array([VALUES]*2), abs=1e-6)
+    assert prepare(dataset="folder", folder=tmp_path/"mine", aus=tmp_path/"of").aus.numpy() == pytest.approx(np.array([VALUES]*2), abs=1e-6)
 
 
 def test_one_unit_at_a_time_is_measured(tmp_path):
@@ -260,9 +258,8 @@ def test_one_unit_at_a_time_is_measured(tmp_path):
     learn, test = (load_faces(faces, split, named=False) for split in ("train", "test"))
     common = dict(width=4, critic_width=4, critic_layers=2, image_size=16, blocks=1, batch=2)
     train(get_system("ganimation", **common), learn, tmp_path/"runs/ganimation/seed0", steps=2, common=common | dict(steps=2))
-    settings = judge_settings(arch="vgg", width=4, image_size=16)
-    save_unit_reader(UnitReader(unit_network(settings, [1.]*17), settings, [1.]*17), tmp_path/"judges/reader.safetensors")
-    papermill.execute_notebook(f"{ROOT}/nbs/study/36_units.ipynb", tmp_path/"page.ipynb", {k: str(tmp_path/k) for k in ("runs", "out", "faces", "judges")} | dict(people=1), cwd=ROOT, progress_bar=False)
+    untrained_reader(tmp_path/"judges"/"reader.safetensors", image_size=16)
+    run_page("36_units", tmp_path, people=1, **{k: tmp_path/k for k in ("runs", "out", "faces", "judges")})
     table = pd.read_csv(tmp_path/"out/tables/table_single.csv").set_index(["system", "asked"])
     assert list(table.index) == [(s, kind) for s in ("unchanged", "true face", "GANimation") for kind in ("one unit", "mixture")]
     assert (table.edits == 4).all() and (table.people == 2).all() and table["strength (share)"].notna().all()

@@ -128,7 +128,7 @@ def catalog_of(dataset:str, folder, # what is read, and where it lies
     from fesgan.data.openface import with_openface
     which = dict(strengths=_numbers(strengths, "--strengths"), units=units) if "rendered" in dataset.split("+") else {}
     catalog = read_catalog(dataset, folder, split=split, test_share=test_share, seed=seed, **which)
-    return catalog if aus is None else with_openface(catalog, aus, confidence)
+    return with_openface(catalog, aus, confidence)
 
 # %% ../../nbs/app/01_cli.ipynb #07ea634f
 def _why_excluded(folder):

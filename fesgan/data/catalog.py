@@ -252,12 +252,13 @@ def read_catalog(dataset:str, # a key of `DATASETS`, or several with + between t
                  split:str="subject", # "subject", or "image" as in the papers
                  test_share:float=.1, # of people or images, 0 to 1, not used where the set has its own split
                  seed:int=0, # which people or images are the test, likewise
-                 **options # `angles=("frontal",)` for KDEF and RaFD, `series="A"` for KDEF, `strengths`, `units`
+                 **options # as `angles=("frontal",)` for KDEF and RaFD, `series`, `strengths`, `units`; None: as usual
                 )->pd.DataFrame: # columns `COLUMNS`, rows in the order of the paths
     "Read a data set into one table."
     choose(split, ("subject", "image"), "split")
     if not 0<=test_share<1: raise FesganError(f"test_share is {test_share}; it must be at least 0 and below 1.")
     if not 0<=seed<2**63: raise FesganError(f"seed is {seed}; it must be a whole number from 0 to 2**63-1.")
+    options = {k: v for k,v in options.items() if v is not None}
     if "+" not in dataset: return read_one(dataset, folder, split, test_share, seed, **options)
     return read_joined(dataset.split("+"), folder, split=split, test_share=test_share, seed=seed, **options)
 

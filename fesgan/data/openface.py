@@ -110,10 +110,11 @@ def read_openface_folder(source # a folder with csv files at any depth, or one c
 
 # %% ../../nbs/data/04a_openface.ipynb #6945f812
 def with_openface(catalog, # from `read_catalog`
-                  source, # OpenFace's csv files: a folder, or one csv with a column that names the picture
+                  source, # OpenFace's csv files: a folder, or one csv that names the pictures; None: none are there
                   confidence:float=CONFIDENCE # 0 to 1; pictures of which OpenFace is less sure are left out
                  )->pd.DataFrame: # the pictures with action units; the others are in `attrs["excluded"]`
     "Give a catalog the action units that OpenFace read."
+    if source is None: return catalog
     if not 0 <= confidence <= 1: raise FesganError(f"confidence is {confidence}; it must lie between 0 and 1.")
     rows = dict(tuple(read_openface_folder(source).groupby("name", sort=False)))
     names,faults = zip(*match_names(catalog.path, list(rows)))
