@@ -10,7 +10,7 @@ the repository.
 """
 import os, json, re, shlex
 from pathlib import Path
-from fesgan.app.profiles import EVALUATION, checked, published_runs, read_sweep, study_folders, study_runs, sweep_folder
+from fesgan.app.profiles import EVALUATION, checked, published_runs, read_sweep, start_run, study_folders, study_runs, sweep_folder
 from fesgan.files import MEASURED, FesganError, atomic
 from fesgan.reporting.questions import QUESTIONS, ablation_nodes
 
@@ -165,9 +165,9 @@ rule people:
     shell: kernel()
 
 def start(run):
-    "The generator that a run starts from: that of the same seed of another variant."
-    other = RUNS[run].get("start")
-    return other and f"trained/{other}/{run.rsplit('/', 1)[1]}/generator.safetensors"
+    "The generator that a run starts from."
+    other = start_run(run, RUNS)
+    return other and f"{other}/generator.safetensors"
 
 def started(w): return f"{WORK}/{start(w.run)}" if start(w.run) else None
 

@@ -7,9 +7,9 @@ __all__ = ['Name', 'Folder', 'Count', 'Seed', 'Seeds', 'SEEDS', 'Key', 'Keys', '
            'SIZES', 'Groups', 'Views', 'Seconds', 'NETWORKS', 'OPTIONS', 'CELL', 'EVALUATION', 'RUN_KEYS', 'repository',
            'find_profile', 'Part', 'Data', 'JudgePart', 'PeoplePart', 'ReaderPart', 'Augment', 'TestFaces', 'Contents',
            'Profile', 'at', 'asked_keys', 'sentence', 'checked', 'read_profile', 'merged', 'settings', 'read_sweep',
-           'sweep_folder', 'study_runs', 'study_folders', 'published_runs', 'run_system', 'check_starts', 'check_seeds',
-           'check_readers', 'check_runs', 'check_ablations', 'check_sweep', 'check_judges', 'check_data', 'check_files',
-           'check_values', 'schema', 'write_schema']
+           'sweep_folder', 'study_runs', 'study_folders', 'start_run', 'published_runs', 'run_system', 'check_starts',
+           'check_seeds', 'check_readers', 'check_runs', 'check_ablations', 'check_sweep', 'check_judges', 'check_data',
+           'check_files', 'check_values', 'schema', 'write_schema']
 
 # %% ../../nbs/app/00_profiles.ipynb #15c18992
 import csv, json, os, re, reprlib
@@ -371,16 +371,25 @@ def study_folders(profile:dict # with `work` and `out` where they are given
     return work,f"{profile['out']}/{profile['name']}" if profile.get("out") else f"{work}/report"
 
 # %% ../../nbs/app/00_profiles.ipynb #786514b9
+def start_run(run:str, # of `study_runs`
+              runs:dict # from `study_runs`
+             )->str: # the run whose generator it starts from; None: it starts from nothing
+    "The same seed of another variant."
+    other = runs[run].get("start")
+    return other and f"trained/{other}/{Path(run).name}"
+
 def published_runs(profile:dict, # checked
                    root:Path # the repository
                   )->dict: # run folder -> its folder in the report
     "The runs of a study that a report has."
     if not profile.get("published"): return {}
-    report,work = root/profile["published"]/"trained"/"runs",root/study_folders(profile)[0]
-    starts = {fields["start"] for fields in profile.get("variants", {}).values() if fields.get("start")}
-    def wanted(run): return Path(run).parts[1] not in starts and not any((work/run).glob("checkpoint*"))
-    there = {run: report/Path(run).relative_to("trained") for run in study_runs(profile) if run.startswith("trained/")}
-    return {run: folder for run,folder in there.items() if wanted(run) and (folder/"metrics.json").is_file()}
+    report,work,runs = root/profile["published"]/"trained"/"runs",root/study_folders(profile)[0],study_runs(profile)
+    there = {run: report/Path(run).relative_to("trained") for run in runs if run.startswith("trained/")}
+    def begun(run): return any((work/run).glob("checkpoint*"))
+    taken = {run: folder for run,folder in there.items() if (folder/"metrics.json").is_file() and not begun(run)}
+    for run in runs.keys() - taken.keys():
+        while run := start_run(run, runs): taken.pop(run, None)
+    return taken
 
 # %% ../../nbs/app/00_profiles.ipynb #a4d23781
 RUN_KEYS = dict(steps="critic updates", log_every="updates between lines of history",
