@@ -1,5 +1,6 @@
 """What a person with a photo does, right and wrong."""
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -195,6 +196,24 @@ def test_a_face_takes_on_what_another_shows(photos, tmp_path):
     assert (pixels(out) == mover.edit(read_photo(calm), mover.shown(read_photo(model)))).all()
     fails("edit", calm, "--like", model, "--to", "sad", "-o", tmp_path/"y.png", says="--to and --like ask for different edits")
     fails("edit", calm, "--like", tmp_path/"none.jpg", "-o", tmp_path/"y.png", says="none.jpg")
+    assert not (tmp_path/"y.png").exists()
+
+
+def test_each_face_has_a_way_of_its_own(photos, tmp_path):
+    both, out, mean = photos/"both.png", tmp_path/"x.png", tmp_path/"mean.png"
+    assert fesgan("edit", both, "--variation", 3, "-o", out)[0] == fesgan("edit", both, "-o", mean)[0] == 0
+    assert b"expression transfer, variation 3" in out.read_bytes()
+    photo = read_photo(both)
+    left, right = find_spots(photo)
+    second = Mover(4).edit(photo, "happy", spots=[replace(right, number=1)])   # the next face has the next number
+    half = photo.pixels.shape[1]//2
+    assert (pixels(out)[:, half:] == second[:, half:]).all()
+    assert all((pixels(out) != pixels(mean))[:, part].any() for part in (slice(half), slice(half, None)))
+    alone = tmp_path/"alone.png"
+    assert fesgan("edit", both, "--variation", 3, "--face", 2, "-o", alone)[0] == 0
+    assert (pixels(alone) == second).all()                                     # also where it is edited alone
+    fails("edit", both, "--variation", 3, "--model", "usgan", "-o", tmp_path/"y.png", says="drawn for expression transfer")
+    fails("edit", both, "--variation", -1, "-o", tmp_path/"y.png", says="greater than or equal to 0")
     assert not (tmp_path/"y.png").exists()
 
 

@@ -8,12 +8,12 @@ __all__ = ['app', 'Model', 'Device', 'EditDevice', 'DemoModel', 'DataSet', 'Data
            'Strengths', 'MoreUnits', 'Assets', 'RENDER', 'TrainFields', 'NewRun', 'Steps', 'RunSeed', 'Precision',
            'Start', 'ReplaceRun', 'Judges', 'Generator', 'AsSystem', 'ItsSize', 'Label', 'WeightFields', 'ENDINGS',
            'PhotoFile', 'To', 'Strength', 'Units', 'UnitsOf', 'Like', 'Reader', 'Edited', 'Face', 'Sheet', 'Mark',
-           'Method', 'Commercial', 'ReportFolder', 'ReportProfile', 'PublishedProfile', 'StudyWork', 'Published',
-           'ProfileName', 'Cores', 'GpuMemory', 'On', 'ProfileValues', 'Sweep', 'Reports', 'Runs', 'ReplaceRuns',
-           'DryRun', 'Unlock', 'STUDY', 'Commands', 'main', 'field_lines', 'system_lines', 'systems', 'catalog_of',
-           'prepared_lines', 'prepare', 'read_aus', 'render', 'read_fields', 'SystemCommand', 'trained', 'train',
-           'bench', 'evaluate', 'doctor', 'adopted', 'adopt', 'read_to', 'read_au', 'read_wish', 'named', 'fitting',
-           'copy_names', 'distinct', 'read_edit', 'cleared_editor', 'asked_editor', 'read_off', 'edit_photo',
+           'Method', 'Variation', 'Commercial', 'ReportFolder', 'ReportProfile', 'PublishedProfile', 'StudyWork',
+           'Published', 'ProfileName', 'Cores', 'GpuMemory', 'On', 'ProfileValues', 'Sweep', 'Reports', 'Runs',
+           'ReplaceRuns', 'DryRun', 'Unlock', 'STUDY', 'Commands', 'main', 'field_lines', 'system_lines', 'systems',
+           'catalog_of', 'prepared_lines', 'prepare', 'read_aus', 'render', 'read_fields', 'SystemCommand', 'trained',
+           'train', 'bench', 'evaluate', 'doctor', 'adopted', 'adopt', 'read_to', 'read_au', 'read_wish', 'named',
+           'fitting', 'copy_names', 'distinct', 'read_edit', 'cleared_editor', 'asked_editor', 'read_off', 'edit_photo',
            'edit_each', 'say_edited', 'edit', 'model_line', 'models', 'licences', 'demo', 'export', 'study_members',
            'report_command', 'report', 'publish', 'overrides', 'find_study', 'unlock_study', 'run_checked', 'study']
 
@@ -636,7 +636,7 @@ def read_edit(to:str, au:list, from_aus:Path, like:Path, strength:float, mark:st
     return wish,words,"sheet" if all_ else "gif" if gif else "photo"
 
 # %% ../../nbs/app/01_cli.ipynb #b735be40
-def cleared_editor(method, model:str, from_aus:Path # see `asked_editor`
+def cleared_editor(method, model:str, from_aus:Path, variation:int # see `asked_editor`
                   ): # a `PhotoEditor` that may serve a commercial purpose
     "Who edits where only cleared parts may be used, or why nobody can."
     from fesgan.app.edit import Mover, mesh_spots
@@ -645,21 +645,22 @@ def cleared_editor(method, model:str, from_aus:Path # see `asked_editor`
         why = uncleared("photo") if model == MODEL else [f"what taught {model} is not known here"]
         raise FesganError(f"--commercial: the network is not cleared: {'; '.join(why)}. Expression transfer is: leave "
                           "out --method network, --model and --from-aus (`fesgan licences` lists all parts).")
-    editor = Mover()
+    editor = Mover(variation)
     editor.find = mesh_spots
     return editor
 
 # %% ../../nbs/app/01_cli.ipynb #b9717362
 def asked_editor(method, # a key of `METHODS`, or nothing
                  model:str, device:str, reader:Path, from_aus:Path, # the options of these names
-                 commercial:bool=False # may only cleared parts be used?
+                 commercial:bool=False, # may only cleared parts be used?
+                 variation:int=None # of expression transfer
                 ): # a `PhotoEditor`
     "Who edits."
     from fesgan.app.edit import photo_editor
-    if commercial: return cleared_editor(method, model, from_aus)
+    if commercial: return cleared_editor(method, model, from_aus, variation)
     if from_aus is not None and (method := method or "network") != "network":
         raise FesganError("--from-aus needs a --model that is steered by units; leave --method out.")
-    return photo_editor(method, model, pick_device(device), reader)
+    return photo_editor(method, model, pick_device(device), reader, variation)
 
 def read_off(editor, # from `asked_editor`
              wish, from_aus:Path, like:Path # from `read_edit`, and the options of these names
@@ -747,6 +748,9 @@ Mark = Annotated[str, Option(
 Method = Annotated[str | None, Option(
     help="transfer (the face's own pixels move), network, or auto: transfer, or the network of a --model that is "
          "given. Default: auto.")]
+Variation = Annotated[int | None, Option(min=0,
+    help="A number that draws a way of one's own for each face, so that not everybody smiles alike; for expression "
+         "transfer. Default: all move as the mean.")]
 Commercial = Annotated[bool, Option("--commercial",
     help="Use only parts whose licences allow a commercial purpose (see `fesgan licences`): expression transfer, with "
          "MediaPipe's landmarks (pip install 'fesgan[au]') instead of dlib's.")]
@@ -762,6 +766,7 @@ def edit(photo:PhotoFile,
          face:Face=None,
          method:Method=None,
          model:Model=MODEL,
+         variation:Variation=None,
          all_:Sheet=False,
          commercial:Commercial=False,
          gif:Annotated[bool, Option("--gif", help="A moving picture: the expression comes and goes.")]=False,
@@ -777,7 +782,7 @@ def edit(photo:PhotoFile,
     to it, and say so."""
     wish,words,kind = read_edit(to, au, from_aus, like, strength, mark, all_, gif)
     pairs = _photos(photo, out, ENDINGS[kind])
-    editor = asked_editor(method, model, device, reader, from_aus, commercial)
+    editor = asked_editor(method, model, device, reader, from_aus, commercial, variation)
     wish = read_off(editor, wish, from_aus, like)
     edit_one = lambda source, target: edit_photo(editor, source, target, wish, words, strength, face, kind, mark)
     say_edited(pairs, *edit_each(pairs, edit_one))

@@ -12,7 +12,7 @@ __all__ = ['LAYOUT', 'HEIC', 'TURNED', 'SURE', 'STRENGTHS', 'SURELY', 'METHODS',
 
 # %% ../../nbs/app/02_edit.ipynb #663e84a3
 import contextlib, io, re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from ..data.faces import (MAX_PIXELS, MIN_FACE, TEMPLATES, anchors, dlib_api, fi
                                open_image, similarity, soft_polygon, to_rgb, transform, warp)
 from ..data.landmarker import open_points
 from ..data.likeness import read_expressions, shown_expressions, strengths
-from ..data.transfer import MOVED, SIDE, by_part, calm_face, head, to_marks
+from ..data.transfer import MOVED, SIDE, by_part, calm_face, head, individual, to_marks
 from ..data.units import MOST, UNITS, to_unit, unit_vector
 from ..files import MODEL, FesganError, atomic, choose, new_file, shipped
 from ..models.conditions import condition_of, units_set
@@ -117,6 +117,7 @@ class Spot:
     "A face in a photo."
     points: dict # part of the face -> (n, 2), see `find_landmarks`
     box: tuple # (left, top, right, bottom), pixels of the picture
+    number: int = 1 # among the photo's faces, from the left
 
     def matrix(self, crop:str="rigid")->np.ndarray: # (2, 3), picture -> unit square
         "What aligns the face, see `TEMPLATES`."
@@ -166,7 +167,8 @@ def large_enough(spots:list, # Spot
     if max(high) < min_face:
         raise FesganError(f"The largest face in {photo.name} is {max(high):.0f} pixels high; "
                           f"at least {min_face:.0f} are needed. Take a larger version of the picture.")
-    return sorted((s for s,h in zip(spots, high) if h >= min_face), key=lambda s: s.box)
+    kept = sorted((s for s,h in zip(spots, high) if h >= min_face), key=lambda s: s.box)
+    return [replace(s, number=n) for n,s in enumerate(kept, 1)]
 
 # %% ../../nbs/app/02_edit.ipynb #f9bd9592
 def find_spots(photo:Photo, # from `read_photo`
@@ -297,6 +299,10 @@ class Mover(PhotoEditor):
     "Gives faces other expressions, or single action units, by expression transfer, without a network."
     label,by_units = "expression transfer",True
 
+    def __init__(self, variation:int=None): # of the first face's own way, see `individual`; none: all move as the mean
+        self.variation = variation
+        if variation is not None: self.label = f"{self.label}, variation {variation}" # what a file says of its edit
+
     def face(self, pixels, # uint8 (H, W, 3)
              spot:Spot # a face in it
             )->Face:
@@ -304,6 +310,7 @@ class Mover(PhotoEditor):
         marks = to_marks(spot.points)
         matrix = head(marks)
         calm = calm_face(warp(pixels, matrix*SIDE, SIDE), transform(matrix, marks))
+        if self.variation is not None: calm.gains = individual(self.variation + spot.number-1)
         side = round(1/np.linalg.norm(matrix[:, 0])) # of the square, in the photo's pixels
         shows = read_expressions(calm.marks)
         def change(to, strength=1.):
@@ -440,11 +447,15 @@ def face(self:Editor, pixels, # uint8 (H, W, 3)
 METHODS = "auto", "transfer", "network" # auto: transfer, or the network of a model that is named
 
 def photo_editor(method:str="auto", # one of `METHODS`
-                 model:str=MODEL, device="cpu", reader=None # of the network, see `Editor`
+                 model:str=MODEL, device="cpu", reader=None, # of the network, see `Editor`
+                 variation:int=None # of transfer, see `Mover`
                 )->PhotoEditor:
     "Whoever edits photos."
     moves = model == MODEL if choose(method or "auto", METHODS, "method") == "auto" else method == "transfer"
-    return Mover() if moves else Editor(model, device, reader)
+    if variation is not None and not moves:
+        raise FesganError(f"variation={variation} is drawn for expression transfer; a network has its own ways. Leave "
+                          "it out, or the model and the method.")
+    return Mover(variation) if moves else Editor(model, device, reader)
 
 # %% ../../nbs/app/02_edit.ipynb #78a3b330
 def as_photo(image # a path, a `Photo`, a PIL image, or uint8 (H, W, 3)
@@ -462,19 +473,20 @@ def as_photo(image # a path, a `Photo`, a PIL image, or uint8 (H, W, 3)
     return read_photo(image)
 
 # %% ../../nbs/app/02_edit.ipynb #k9xh8429
-_editors = {} # (method, model, device) -> PhotoEditor, so that a second call does not load again
+_editors = {} # (method, model, device, variation) -> PhotoEditor, so that a second call does not load again
 
 def edit(image, # see `as_photo`
          to="happy", # an expression, expression -> share, or action unit -> intensity, 0 to 5
          strength:float=1., # 0 to 1.5; 1 is the whole edit
          model:str=MODEL, # a generator that ships, or a run folder
          device="cpu", # where the generator works
-         method:str=None # see `photo_editor`
+         method:str=None, # see `photo_editor`
+         variation:int=None # see `photo_editor`
         ): # a PIL image, or an array if one was given
     "Give every face of a picture another expression, at the picture's own resolution."
     from PIL import Image
-    photo,key = as_photo(image),(method, str(model), str(device))
-    if key not in _editors: _editors[key] = photo_editor(method, model, device)
+    photo,key = as_photo(image),(method, str(model), str(device), variation)
+    if key not in _editors: _editors[key] = photo_editor(method, model, device, variation=variation)
     pixels = _editors[key].edit(photo, to, strength)
     return pixels if isinstance(image, np.ndarray) else Image.fromarray(pixels)
 

@@ -8,6 +8,8 @@ __all__ = ['COLUMNS', 'PAIRS', 'THIN', 'UPPER', 'LOWER', 'ABOVE', 'FOLLOW', 'RIS
            'calm_down']
 
 # %% ../../nbs/data/03d_calming.ipynb #27ea7768
+from dataclasses import replace
+
 import numpy as np
 
 from .transfer import (BOX, OPEN, SIDE, Calm, Movement, centres, displacement, enlarged, head_area,
@@ -104,7 +106,8 @@ def replaced(face:Calm, # whatever it shows
     from fesgan.data.change import Change
     v = movement or load_movement()
     if not share or not shown: return transfer(face, shares, side, v)
-    calm = Calm(calm_marks(face, shown, share, v), face.skin, face.colour)
+    face,own = replace(face, gains=np.ones(68)),face.gains # what it shows has been measured, and is nobody's mean
+    calm = replace(face, marks=calm_marks(face, shown, share, v), gains=own)
     there = uncrossed(moved_marks(calm, shares, v))
     shuts,inside = closes(face, share),mouth(calm, there, shares, v, side)
     way = parted(face.marks, there) if shuts else displacement(face.marks, there)

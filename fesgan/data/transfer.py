@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'LIPS', 'INNER', 'MIRROR', 'VERSION', 'ROOM', 'SIDE', 'CALM', 'EYES', 'IRIS', 'area', 'MOVED', 'BOX',
-           'MOUTH_SIDE', 'FILE', 'COLOURED', 'OPEN', 'LIGHT', 'to_marks', 'by_part', 'head', 'hairline', 'irises',
-           'centres', 'displacement', 'tensor', 'enlarged', 'flow', 'sample', 'skin_colour', 'face_area', 'head_area',
-           'skin_area', 'Movement', 'save_movement', 'load_movement', 'Calm', 'calm_face', 'tinted', 'moved_marks',
-           'shading', 'gap', 'mouth', 'transfer', 'move', 'square_face', 'write_person', 'move_people',
-           'moved_landmarks']
+           'MOUTH_SIDE', 'FILE', 'COLOURED', 'VARIED', 'UNEVEN', 'OPEN', 'LIGHT', 'to_marks', 'by_part', 'head',
+           'hairline', 'irises', 'centres', 'displacement', 'tensor', 'enlarged', 'flow', 'sample', 'skin_colour',
+           'face_area', 'head_area', 'skin_area', 'Movement', 'save_movement', 'load_movement', 'Calm', 'calm_face',
+           'tinted', 'individual', 'moved_marks', 'shading', 'gap', 'mouth', 'transfer', 'move', 'square_face',
+           'write_person', 'move_people', 'moved_landmarks']
 
 # %% ../../nbs/data/03a_transfer.ipynb #0e7a3646
-import functools
-from dataclasses import dataclass
+import functools, zlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ def by_part(marks:np.ndarray # (68, 2)
     return {k: marks[list(i)] for k,i in MARKS.items()}
 
 # %% ../../nbs/data/03a_transfer.ipynb #35b8f9a1
-VERSION = 4 # raise it when the same photographs would be moved differently
+VERSION = 5 # raise it when the same photographs would be moved differently
 ROOM = 1.4 # the square's side as a multiple of the crop's
 SIDE = 320 # pixels
 CALM = EXPRESSIONS.index("neutral")
@@ -185,6 +185,7 @@ class Calm:
     marks: np.ndarray # (68, 2)
     skin: np.ndarray # (3,), grey levels
     colour: float # 0 (a grey picture) to 1
+    gains: np.ndarray = field(default_factory=functools.partial(np.ones, 68)) # how much of the mean's movement each landmark takes, see `individual`
 
 def calm_face(image:np.ndarray, # uint8 (SIDE, SIDE, 3), the unit square
               marks:np.ndarray # (68, 2), its landmarks there
@@ -200,20 +201,41 @@ def tinted(image, # float (..., 3)
     grey = image.mean(-1, keepdims=True)
     return grey + colour*(image-grey)
 
+# %% ../../nbs/data/03a_transfer.ipynb #d7v3nq0e
+VARIED = dict(brows=.2, lids=.2, nose=.2, corners=.15, lips=.25) # standard deviations of the factors' logarithms
+UNEVEN = .2 # of the two sides' ratio
+_TO_LIPS = {48: 0, 54: 0, 60: .1, 64: .1, 49: .5, 53: .5, 55: .5, 59: .5} # of the mouth's landmarks; others 1
+
+def individual(seed:int, # 0 or above, of one person's way
+               movement:Movement=None # the one that ships
+              )->np.ndarray: # (68,), how much of the mean's movement each landmark takes
+    "Draw how a movement is spread over one face."
+    rng,out = np.random.default_rng(seed),np.ones(68)
+    drawn = rng.standard_normal(len(VARIED)+2).clip(-1.5, 1.5) # nobody is a monster
+    brows,lids,nose,corners,lips = np.exp([*VARIED.values()]*drawn[:-2])
+    to_lips = np.array([_TO_LIPS.get(i, 1) for i in range(48, 68)])
+    out[:17] = 1 + (lips-1)*(1-np.abs(np.arange(-8, 9))/8) # the chin with the lips, the jaw's ends with nobody
+    out[17:27],out[27:36],out[36:48] = brows,nose,lids
+    out[48:] = corners + (lips-corners)*to_lips
+    right = (((movement or load_movement()).calm[:, 0]-.5)/.07).clip(-1, 1) # -1 on one side, 1 on the other
+    for part,u in zip((slice(17, 27), slice(48, 68)), UNEVEN*drawn[-2:]): out[part] *= np.exp(u/2*right[part])
+    return out
+
 # %% ../../nbs/data/03a_transfer.ipynb #a82d35d4
 def moved_marks(face:Calm,
                 shares:dict, # of `MOVED` -> strength
                 movement:Movement
                )->np.ndarray: # (68, 2)
     "Where a face's landmarks go."
-    return face.marks + sum(s*(movement.marks[MOVED.index(e)]-movement.calm) for e,s in shares.items())
+    mean = sum(s*(movement.marks[MOVED.index(e)]-movement.calm) for e,s in shares.items())
+    return face.marks + face.gains[:, None]*mean
 
 def shading(face, there, shares, movement)->np.ndarray: # float (SIDE, SIDE, 3), see `moved_marks`
     "How much lighter or darker the skin becomes."
     out = np.ones((SIDE, SIDE, 3), np.float32)
     for e,s in shares.items():
         i = MOVED.index(e)
-        out *= sample(movement.ratios[i], flow(movement.marks[i], there)).clip(.3, 2)**s
+        out *= sample(movement.ratios[i], flow(movement.marks[i], there)).clip(.3, 2)**(s*face.gains.mean()) # who moves less folds less
     return 1 + skin_area(there)*(tinted(out, face.colour)-1)
 
 # %% ../../nbs/data/03a_transfer.ipynb #ad1ff1ec
@@ -258,11 +280,12 @@ def move(image:np.ndarray, # uint8 (SIDE, SIDE, 3), a calm face in the unit squa
          marks:np.ndarray, # (68, 2), its landmarks there
          expression:str, # one of `MOVED`
          strength:float=1., # from 0 on
-         movement:Movement=None # the one that ships
+         movement:Movement=None, # the one that ships
+         gains:np.ndarray=np.ones(68) # see `individual`
         )->np.ndarray: # uint8 (SIDE, SIDE, 3)
     "A face with an expression."
     from fesgan.data.change import put_back
-    change = transfer(calm_face(image, marks), {expression: strength}, movement=movement)
+    change = transfer(replace(calm_face(image, marks), gains=gains), {expression: strength}, movement=movement)
     return put_back(image, change, np.array([[1/SIDE, 0, 0], [0, 1/SIDE, 0]]))
 
 # %% ../../nbs/data/03a_transfer.ipynb #785f7c6c
@@ -281,12 +304,13 @@ def write_person(square:np.ndarray, marks:np.ndarray, # from `square_face`
                  out:Path, # with a folder for each expression, and one for landmarks
                  name:str # of the files
                 )->None:
-    "One person with every expression, and the landmarks."
+    "One person with every expression, in a way of their own, and the landmarks."
     from PIL import Image
-    v = load_movement()
-    with atomic(out/"landmarks"/f"{name}.npy") as tmp, open(tmp, "wb") as f: np.save(f, marks + (v.marks[:7]-v.calm))
+    gains = individual(zlib.crc32(name.encode()))
+    there = marks + gains[:, None]*(load_movement().marks[:len(EXPRESSIONS)]-load_movement().calm)
+    with atomic(out/"landmarks"/f"{name}.npy") as tmp, open(tmp, "wb") as f: np.save(f, there)
     for e in EXPRESSIONS:
-        picture = Image.fromarray(square if e == "neutral" else move(square, marks, e))
+        picture = Image.fromarray(square if e == "neutral" else move(square, marks, e, gains=gains))
         with atomic(out/e/f"{name}.jpg") as tmp: picture.save(tmp, "JPEG", quality=95, subsampling=0)
 
 # %% ../../nbs/data/03a_transfer.ipynb #f275eaf0
