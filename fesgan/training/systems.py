@@ -714,12 +714,12 @@ def from_params(params:dict # of a run folder; keys that are no fields of its sy
 def label(system:System, # any system
           common:dict=None, # fields that a profile gives to all its variants: these are no changes
           updates:int=None, # length of the run, if it is another than the other variants'
-          start:str=None # label of the run that it starts from
+          start:str=None # label of the run that it starts from, whose further updates need no words
          )->str: # as in "SARGAN (6 blocks, no skip)"
     "The system's title and every field that is not as published, or not as in the other variants of its profile."
     usual = changed(SYSTEMS[system.name], {k: v for k,v in (common or {}).items() if k in system.fields})
     differing = {k: f for k,f in system.fields.items() if getattr(system, k) != getattr(usual, k)}
     words = [setting_words(f, getattr(system, k)) for k,f in differing.items()]
-    if updates is not None: words.append(f"{updates:,} updates")
-    if start is not None: words.append(f"from {start}")
+    if start is not None: words.append(f"from {start.split(' (')[0]}")
+    elif updates is not None: words.append(f"{updates:,} updates")
     return system.title + (f" ({', '.join(words)})" if words else "")
