@@ -28,7 +28,7 @@ WHERE = dict(device=config.get("device", "auto"), precision=config.get("precisio
 CARD = dict(gpu=int(GPU_MEM_MB > 0), gpu_mem_mb=GPU_MEM_MB, runtime=config.get("minutes", 60))
 REPLACE = config.get("replace", False)                            # no parameter of a rule: it makes nothing out of date
 VIEWED, ABLATIONS = config.get("views", []), {node: config["ablations"][q] for node, q in ablation_nodes().items() if q in config.get("ablations", {})}
-JUDGED = ("22_table_variants", "23_table_augment", "25_table_units", "33_strength", "36_units") # the notebooks that ask judges or a reader, or show what is known about them
+JUDGED = ("22_table_variants", "23_table_augment", "25_table_units", "33_strength") # the notebooks that ask judges or a reader, or show what is known about them
 os.environ.setdefault("FESGAN_HEADLESS", "1")
 
 

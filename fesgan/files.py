@@ -140,7 +140,8 @@ def atomic(path # the file's final name
     finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/00_files.ipynb #6270ce02
-EVALUATED = ("metrics.json", "edits.csv", "references.csv", "recognition.npz", "units.npz") # what an evaluation writes
+EVALUATED = ("metrics.json", "edits.csv", "references.csv", "recognition.npz", "units.npz",
+             "singles.npz") # what an evaluation writes
 MEASURED = (*EVALUATED, "augmented.npz", "groups.json") # all that speaks of a generator, and is void with it
 
 # %% ../nbs/00_files.ipynb #ab5665be

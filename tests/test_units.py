@@ -259,7 +259,9 @@ def test_one_unit_at_a_time_is_measured(tmp_path):
     common = dict(width=4, critic_width=4, critic_layers=2, image_size=16, blocks=1, batch=2)
     train(get_system("ganimation", **common), learn, tmp_path/"runs/ganimation/seed0", steps=2, common=common | dict(steps=2))
     untrained_reader(tmp_path/"judges"/"reader.safetensors", image_size=16)
-    run_page("36_units", tmp_path, people=1, **{k: tmp_path/k for k in ("runs", "out", "faces", "judges")})
+    shutil.copyfile(next(shipped("judges").glob("*.safetensors")), tmp_path/"judges"/"judge.safetensors")
+    run_page("03_evaluate", tmp_path, folder=tmp_path/"runs/ganimation/seed0", reader=tmp_path/"judges"/"reader.safetensors", **{k: tmp_path/k for k in ("faces", "judges")})
+    run_page("36_units", tmp_path, people=1, **{k: tmp_path/k for k in ("runs", "out", "faces")})
     table = pd.read_csv(tmp_path/"out/tables/table_single.csv").set_index(["system", "asked"])
     assert list(table.index) == [(s, kind) for s in ("unchanged", "true face", "GANimation") for kind in ("one unit", "mixture")]
     assert (table.edits == 4).all() and (table.people == 2).all() and table["strength (share)"].notna().all()
