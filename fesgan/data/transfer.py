@@ -185,7 +185,7 @@ class Calm:
     marks: np.ndarray # (68, 2)
     skin: np.ndarray # (3,), grey levels
     colour: float # 0 (a grey picture) to 1
-    gains: np.ndarray = field(default_factory=functools.partial(np.ones, 68)) # how much of the mean's movement each landmark takes, see `individual`
+    gains: np.ndarray = field(default_factory=functools.partial(np.ones, 68)) # (68,), see `individual`
 
 def calm_face(image:np.ndarray, # uint8 (SIDE, SIDE, 3), the unit square
               marks:np.ndarray # (68, 2), its landmarks there
