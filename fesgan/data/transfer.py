@@ -232,10 +232,10 @@ def moved_marks(face:Calm,
 
 def shading(face, there, shares, movement)->np.ndarray: # float (SIDE, SIDE, 3), see `moved_marks`
     "How much lighter or darker the skin becomes."
-    out = np.ones((SIDE, SIDE, 3), np.float32)
+    out,less = np.ones((SIDE, SIDE, 3), np.float32),face.gains.mean() # who moves less folds less
     for e,s in shares.items():
         i = MOVED.index(e)
-        out *= sample(movement.ratios[i], flow(movement.marks[i], there)).clip(.3, 2)**(s*face.gains.mean()) # who moves less folds less
+        out *= sample(movement.ratios[i], flow(movement.marks[i], there)).clip(.3, 2)**(s*less)
     return 1 + skin_area(there)*(tinted(out, face.colour)-1)
 
 # %% ../../nbs/data/03a_transfer.ipynb #ad1ff1ec
