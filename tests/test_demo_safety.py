@@ -43,8 +43,8 @@ class Demo:
     def show(self, path, strengths=(0, 0, 0, 1, 0, 0, 0)):
         "What the page's own program answers: the last message of the queue."
         config = json.loads(self.ask(path="/config")[2])
-        event = next(d for d in config["dependencies"] if len(d["inputs"]) == 28) # four, and a slider for each expression and unit
-        data = [dict(path=path, meta={"_type": "gradio.FileData"}), "photo", "metadata", 0, *strengths, *[0]*17]
+        event = next(d for d in config["dependencies"] if len(d["inputs"]) == 29) # five, and a slider for each expression and unit
+        data = [dict(path=path, meta={"_type": "gradio.FileData"}), "photo", "metadata", 0, 0, *strengths, *[0]*17]
         body = json.dumps(dict(data=data, fn_index=event["id"], session_hash="s", trigger_id=event["targets"][0][0]))
         status, _, text = self.ask("POST", "/gradio_api/queue/join", body, {"Content-Type": "application/json"})
         assert status == 200, text

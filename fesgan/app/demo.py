@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .edit import (MARKS, METHODS, SAVED, STRENGTHS, Editor, PhotoEditor, blend, choose_spots, find_spots,
+from .edit import (MARKS, METHODS, SAVED, STRENGTHS, PhotoEditor, blend, choose_spots, find_spots,
                              photo_editor, read_photo, save_photo)
 from ..data.expressions import EXPRESSIONS
 from ..data.units import MOST, UNIT_TEXTS, UNITS
-from ..files import FesganError, alive, shipped
+from ..files import MODEL, FesganError, alive, shipped
 from ..training.shipped import list_shipped
 
 # %% ../../nbs/app/04_demo.ipynb #33dfe486
@@ -209,7 +209,7 @@ def unit_sliders()->list: # of Gradio's sliders
 # %% ../../nbs/app/04_demo.ipynb #letz0uns
 def asked(model:str, # which is chosen at first
           by_units:bool=False # has the page sliders for action units?
-         ): # Gradio's photo, model, mark and face, and its sliders, see `wishes`
+         ): # Gradio's photo, model, mark, face and variation, and its sliders, see `wishes`
     "The left side of the page."
     gr = gradio()
     photo = gr.Image(label="Photo", type="filepath", image_mode=None, sources=["upload", "webcam"], height=260,
@@ -221,8 +221,10 @@ def asked(model:str, # which is chosen at first
         others = [m for m in ("transfer", *list_shipped()) if m != model]
         name = gr.Dropdown([model, *others], value=model, label="Transfer, or a network")
         face = gr.Number(0, label="Face, counted from the left; 0: all", precision=0, minimum=0)
+        way = gr.Number(0, label="A way of one's own, drawn by this number; 0: as everybody (transfer only)", precision=0,
+                        minimum=0, elem_id="variation")
         mark = gr.Radio(list(MARKS), value=MARKS[0], label="Mark of the download: in its metadata, visible, or none")
-    return photo,name,mark,face,*sliders
+    return photo,name,mark,face,way,*sliders
 
 def answered(): # Gradio's before and after, a text, and a button
     "The right side of the page."
@@ -234,9 +236,10 @@ def answered(): # Gradio's before and after, a text, and a button
 # %% ../../nbs/app/04_demo.ipynb #cd1d7290
 def opened(device): # function: a method, or a model's name -> its PhotoEditor, and what is remembered of photos
     "Whoever edits is loaded when first chosen."
-    @lru_cache(None)
-    def editor(name):
-        made = photo_editor(name, device=device) if name in METHODS else Editor(name, device)
+    @lru_cache(8)
+    def editor(name, variation=None):
+        method,model = (name, MODEL) if name in METHODS else ("network", name)
+        made = photo_editor(method, model, device, variation=variation)
         return made,remembered(made)
     return editor
 
@@ -245,8 +248,9 @@ def answers(editor, # from `opened`
            ): # function: Gradio's inputs, see `asked` -> its outputs, see `answered`
     "What the page does when something is moved."
     gr = gradio()
-    def show(path, name, mark, face, *values):
-        try: pictures,notes,out = edited(*editor(name), path or shipped(*NOBODY), values, int(face or 0), mark, room)
+    def show(path, name, mark, face, way, *values):
+        asks = path or shipped(*NOBODY),values,int(face or 0),mark,room
+        try: pictures,notes,out = edited(*editor(name, int(way or 0) or None), *asks)
         except (FesganError, OSError) as why:
             return None,f"**{told(why, path, room)}**",gr.DownloadButton(interactive=False)
         return pictures,notes,gr.DownloadButton(value=str(out), interactive=bool(path))
@@ -266,12 +270,12 @@ def demo_page(model:str="transfer", # or a generator that ships, or a run folder
         gr.Markdown(INTRO)
         with gr.Row():
             with gr.Column(scale=1):
-                inputs = photo,name,mark,face,*sliders = asked(model, by_units)
+                inputs = photo,name,mark,face,way,*sliders = asked(model, by_units)
                 reset = gr.Button("Reset", size="sm", elem_id="reset")
             with gr.Column(scale=2, elem_id="answer"): outputs = answered()
         asks = dict(fn=show, inputs=list(inputs), outputs=list(outputs), show_progress="minimal", concurrency_limit=1,
                     concurrency_id="editor", api_visibility="private")
-        for moved in (photo, name, mark, face): moved.change(**asks)
+        for moved in (photo, name, mark, face, way): moved.change(**asks)
         for s in sliders: s.release(**asks)
         reset.click(lambda: [0]*len(sliders), None, sliders, api_visibility="private").then(**asks)
         page.load(**asks)
