@@ -221,8 +221,8 @@ def asked(model:str, # which is chosen at first
         others = [m for m in ("transfer", *list_shipped()) if m != model]
         name = gr.Dropdown([model, *others], value=model, label="Transfer, or a network")
         face = gr.Number(0, label="Face, counted from the left; 0: all", precision=0, minimum=0)
-        way = gr.Number(0, label="A way of one's own, drawn by this number; 0: as everybody (transfer only)", precision=0,
-                        minimum=0, elem_id="variation")
+        way = gr.Number(0, label="A way of one's own, drawn by this number; 0: as everybody (transfer only)",
+                        precision=0, minimum=0, elem_id="variation")
         mark = gr.Radio(list(MARKS), value=MARKS[0], label="Mark of the download: in its metadata, visible, or none")
     return photo,name,mark,face,way,*sliders
 
