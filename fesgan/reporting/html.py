@@ -144,8 +144,8 @@ def _title(cells, name):
     return next((m[1].strip() for m in headings if m), name)
 
 # %% ../../nbs/reporting/02_html.ipynb #3lu0trfy
-# what an output is shown as: the first of these that it has
-KINDS = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/latex", "text/plain"]
+# what an output is shown as: the first of these that it has; a picture that comes in two forms is a photograph
+KINDS = ["text/html", "image/svg+xml", "image/jpeg", "image/png", "text/markdown", "text/latex", "text/plain"]
 
 def notebook_html(path # an .ipynb file, executed
                  )->tuple: # (title, HTML page)

@@ -47,7 +47,7 @@ def output_text(output # an output of a code cell, as nbformat reads it
     "What a cell printed or returned."
     data = output.get("data", {})
     if output.output_type == "stream": text = output.text if output.name == "stdout" else ""
-    else: text = "" if {"image/png", "text/markdown"} & data.keys() else data.get("text/plain", "")
+    else: text = "" if {"image/jpeg", "image/png", "text/markdown"} & data.keys() else data.get("text/plain", "")
     return re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
 
 # %% ../../nbs/reporting/03_markdown.ipynb #6f877acb
