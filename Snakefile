@@ -47,6 +47,11 @@ READERS = [f"judges/{j}.safetensors" for j in [*JUDGES, *["reader"]*(READER is n
 PEOPLE = config.get("people")                                     # a reader of people, for systems that learn from one
 FROZEN = {"people": "judges/people.safetensors"} if PEOPLE is not None else {}   # what trainings may learn from: name -> file
 
+# Networks that read faces: name -> its notebook, and what that is told.
+NETWORKS = {name: ("01_judge", dict(name=name) | said) for name, said in JUDGES.items()}
+if READER is not None: NETWORKS["reader"] = "01a_units", dict(key=None) | told(READER)
+if PEOPLE is not None: NETWORKS["people"] = "01b_people", told(PEOPLE)
+
 # Which runs there are: run id -> the system, what is changed in it, steps and seed; below WORK/<group>/.
 if config.get("sweep"): config["sweep"] = str(REPOSITORY/config["sweep"])
 RUNS = study_runs(config)
@@ -106,7 +111,7 @@ def python(call, *words):
 
 wildcard_constraints:
     run="(trained|shipped|sweep)/.+|judges",
-    judge=r"(judge|second)(-\d+)?",
+    reader="|".join(map(re.escape, NETWORKS)) or "(?!)",
     group="trained|shipped|sweep",
     notebook=r"\d\d_\w+",
 
@@ -131,36 +136,17 @@ rule prepare:
     params: command=prepare
     shell: kernel()
 
-def judge(w): return node("01_judge", run=f"judges/{w.judge}.ipynb", faces=f"{WORK}/faces", name=w.judge, out=f"{WORK}/judges", **JUDGES[w.judge], **WHERE)(w)
-
-rule judge:
-    "A classifier that reads edits; `second`, where a profile has it, is another opinion. Its checkpoint is no output either."
-    input: nb=f"{NB}/01_judge.ipynb", faces=rules.prepare.output
-    output: "judges/{judge}.safetensors"
-    log: "judges/{judge}.log"
-    params: command=judge
-    resources: **CARD
-    shell: kernel()
-
-reader = node("01a_units", run="judges/reader.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judges", **dict(key=None) | told(READER), **WHERE)
+def read(w):
+    notebook, said = NETWORKS[w.reader]
+    return node(notebook, run=f"judges/{w.reader}.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judges", **said, **WHERE)(w)
 
 rule reader:
-    "A network that reads action units, learnt from exact ones; its checkpoint is no output either."
-    input: nb=f"{NB}/01a_units.ipynb", faces=rules.prepare.output
-    output: "judges/reader.safetensors"
-    log: "judges/reader.log"
-    params: command=reader
-    resources: **CARD
-    shell: kernel()
-
-people = node("01b_people", run="judges/people.ipynb", faces=f"{WORK}/faces", out=f"{WORK}/judges", **told(PEOPLE), **WHERE)
-
-rule people:
-    "A network that knows the training people, for systems that learn from it; its checkpoint is no output either."
-    input: nb=f"{NB}/01b_people.ipynb", faces=rules.prepare.output
-    output: "judges/people.safetensors"
-    log: "judges/people.log"
-    params: command=people
+    """A judge reads expressions (`second`, where a profile has it, is another opinion), `reader` action units, `people`, for systems that
+    learn from it, who somebody is. A checkpoint is no output, so that whoever was stopped goes on."""
+    input: nb=lambda w: f"{NB}/{NETWORKS[w.reader][0]}.ipynb", faces=rules.prepare.output
+    output: "judges/{reader}.safetensors"
+    log: "judges/{reader}.log"
+    params: command=read
     resources: **CARD
     shell: kernel()
 

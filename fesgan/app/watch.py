@@ -17,9 +17,7 @@ from .events import read_line
 
 # %% ../../nbs/app/00c_watch.ipynb #43fe213f
 SAYS = dict(prepare="faces prepared",
-            judge="{judge} is there",
-            reader="reader of action units is there",
-            people="reader of people is there",
+            reader="judges/{reader} is there",
             train="{run} trained",
             adopt="shipped/{name} taken from data/models",
             share="{row} has its generator",
