@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['unit_tasks', 'unit_edits', 'unit_errors', 'unit_matrix', 'SingleReading', 'read_singles', 'save_singles',
-           'load_singles', 'pooled_singles', 'singles_side_by_side', 'single_errors']
+           'load_singles', 'pooled_singles', 'single_errors']
 
 # %% ../../nbs/evaluation/05b_single_units.ipynb #c86f2f40
 from dataclasses import dataclass
@@ -121,13 +121,6 @@ def pooled_singles(readings:list, # SingleReading, one for each seed
                   )->tuple: # asked (M, U), read (M, U), PSNR (M,), people (M,), and whether one unit was asked for (M,)
     "The edits of all seeds."
     return tuple(np.concatenate(p) for p in zip(*[(f.asked, *f.read(of), f.who, f.one) for f in readings]))
-
-def singles_side_by_side(readings:dict # label -> SingleReading, one for each seed
-                        )->dict: # row of a table -> see `pooled_singles`
-    "The references, as the first system's evaluation has them, and every system."
-    first = next(iter(readings.values()))[:1]
-    references = {of: pooled_singles(first, of) for of in ("unchanged", "true face")}
-    return references | {label: pooled_singles(f) for label,f in readings.items()}
 
 def single_errors(asked, read, near, who, one # see `pooled_singles`
                  )->pd.DataFrame: # a row for each edit: as `unit_errors`, and psnr, who, kind

@@ -208,12 +208,13 @@ def pooled(readings:list, # UnitReading, one for each seed
     "The edits of all seeds."
     return tuple(np.concatenate(parts) for parts in zip(*[(f.asked, f.read(of), f.who) for f in readings]))
 
-def side_by_side(readings:dict # label -> UnitReading, one for each seed
-                )->dict: # row of a table -> (asked, read, people)
+def side_by_side(readings:dict, # label -> UnitReading, one for each seed
+                 pool=pooled # what puts seeds together
+                )->dict: # row of a table -> what comes of `pool`
     "The references, as the first system's evaluation has them, and every system."
     first = next(iter(readings.values()))[:1]
-    references = {of: pooled(first, of) for of in ("unchanged", "true face")}
-    return references | {label: pooled(f) for label,f in readings.items()}
+    references = {of: pool(first, of) for of in ("unchanged", "true face")}
+    return references | {label: pool(f) for label,f in readings.items()}
 
 # %% ../../nbs/evaluation/05a_units.ipynb #ql59igmt
 def system_table(readings:dict # see `side_by_side`
