@@ -70,7 +70,8 @@ Scalars = dict[str, Annotated[Any, AfterValidator(_scalar)]]
 View = Annotated[str, Field(pattern=r"^[23]\d_\w+$")]
 Ablation = Annotated[str, Field(pattern=r"^(1\d_)?[a-z]\w*$"), AfterValidator(lambda name: re.sub(r"^1\d_", "", name))]
 Pair = Annotated[list[Name], Field(min_length=2, max_length=2)]
-RULES = ("prepare", "reader", "train", "adopt", "share", "take_up", "evaluate", "augment", "answer", "publish") # of the Snakefile
+RULES = ("prepare", "reader", "train", "adopt", "share", "take_up", "evaluate", "augment", "answer",
+         "publish") # of the Snakefile
 SIZES = ("toy", "short", "shipped", "real") # how much a group's numbers say
 Groups = dict[Literal["trained", "shipped"], Annotated[list[str], Field(min_length=2, max_length=2)]]
 Views = Annotated[list[View], AfterValidator(_different)]
