@@ -250,7 +250,7 @@ def test_a_study_takes_units(tmp_path):
     assert prepare(dataset="folder", folder=tmp_path/"mine", aus=tmp_path/"of").aus.numpy() == pytest.approx(np.array([VALUES]*2), abs=1e-6)
 
 
-def test_one_unit_at_a_time_is_measured(tmp_path):
+def test_pages_of_units_and_steps_take_what_was_measured(tmp_path):
     "The page of units, where people were drawn with one unit alone: references beside the system, one unit and mixtures apart."
     drawn(tmp_path/"set", people=(0, 1, 4, 7), units=4)
     catalog = read_catalog("rendered", tmp_path/"set", units=True)
@@ -265,6 +265,9 @@ def test_one_unit_at_a_time_is_measured(tmp_path):
     table = pd.read_csv(tmp_path/"out/tables/table_single.csv").set_index(["system", "asked"])
     assert list(table.index) == [(s, kind) for s in ("unchanged", "true face", "GANimation") for kind in ("one unit", "mixture")]
     assert (table.edits == 4).all() and (table.people == 2).all() and table["strength (share)"].notna().all()
+    run_page("37_steps", tmp_path, people=1, **{k: tmp_path/k for k in ("runs", "out", "faces")})
+    sharp = pd.read_csv(tmp_path/"out/tables/table_sharpness.csv")             # measured by the evaluation, not by the page
+    assert list(sharp.system) == ["unchanged", "GANimation"] and (sharp.edits == sharp.edits[0]).all()
     assert {"way.gif", "way_ganimation.jpg", "unit_matrix.png", "units_ganimation.jpg"} <= {p.name for p in (tmp_path/"out/figures").iterdir()}
 
 

@@ -26,6 +26,7 @@ from .perceptual import dists, load_dists, load_lpips, lpips
 from .realism import ENOUGH, fd_dlib, fid, kid, psnr, ssim
 from .recognition import recognise, save_recognition
 from .sface import SAME, SFace, cosine
+from .sharpness import local_sharpness
 from .statistics import subjects, summary
 from .units import read_units, save_units
 from ..files import EVALUATED, FesganError, atomic, read_yaml, sha256
@@ -176,7 +177,7 @@ def measure(task:Task, # what was asked
             near:dict, # from `near_measures`; None instead of a function leaves its column empty
             sface=None # from `find_sface`
            )->pd.DataFrame: # one row for each pair
-    "Identity, expression, distance to the truth and colour of every answer."
+    "Identity, expression, distance to the truth, sharpness and colour of every answer."
     catalog = task.inputs.catalog.iloc[task.pairs.i].reset_index(drop=True)
     table = catalog[["row", "path", "dataset", "subject"]].assign(source=catalog.expression)
     table["target"] = [EXPRESSIONS[t] for t in task.pairs.target]
@@ -186,6 +187,10 @@ def measure(task:Task, # what was asked
         table[name] = np.nan
         if distance is None or not task.known.any(): continue
         table.loc[task.known, name] = distance(pictures[torch.tensor(task.known)], task.true_faces)
+    if task.known.any():
+        own = pictures[torch.tensor(task.known)],task.true_faces
+        for focus,share in local_sharpness(*own, task.faces.crop, task.faces.landmarks).items():
+            table.loc[task.known, f"sharp.{focus}"] = share
     return table.assign(colour=histogram_distance(task.sources, pictures))
 
 # %% ../../nbs/evaluation/06_edits.ipynb #1cb4e5dd
