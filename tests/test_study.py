@@ -115,6 +115,8 @@ def test_a_report_spares_the_runs_that_it_holds(work, done):
         assert (here/name/"seed0"/"metrics.json").read_bytes() == (report/name/"seed0"/"metrics.json").read_bytes()
     table = pd.read_csv(work/"reports"/"more"/"trained"/"tables"/"table_usgan.csv").query("seeds != '–'")
     assert len(table) == 3 and (here/"mine"/"seed0"/"generator.safetensors").is_file()
+    shown = Image.open(work/"reports"/"more"/"trained"/"figures"/"edits.jpg").getexif()[0x010E]
+    assert all(label in shown for label in table.method)                       # the gallery needs no generators
     (here.parent/"faces"/"prepare.json").write_text((here.parent/"faces"/"prepare.json").read_text().replace('"data_hash": "', '"data_hash": "f'))
     (here/"usgan"/"seed0"/"metrics.json").unlink()
     run = study(work, profile="more")

@@ -78,6 +78,7 @@ def test_figures_and_pages(done):
 def test_what_was_read_is_kept(done):
     read, again = load_recognition(done/"runs"/"stargan"/"seed0"/"recognition.npz"), load_reread(done/"runs"/"stargan"/"seed0"/"augmented.npz")
     assert read.edits["judge"].shape == (42, 7) and again.reads.shape == (1, 42)
+    assert not [*done.rglob("shown.jpg")]                                      # of faces that may not be shown
     assert json.loads((done/"judges"/"judge.json").read_text())["settings"]["optimiser"] == "sgd"
     assert len(json.loads((done/"judges"/"second.json").read_text())["history"]) == 2
 

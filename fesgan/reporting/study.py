@@ -20,7 +20,7 @@ from ..evaluation.edits import check_metrics
 from ..evaluation.jury import JURY, own_judges
 from ..evaluation.recognition import against, against_real, changed_share
 from ..evaluation.statistics import few, format_p, holm
-from ..files import EVALUATED, FesganError, atomic, choose, temporary
+from ..files import EVALUATED, SHOWN, FesganError, atomic, choose, temporary
 from ..models.generator import Generator, load_generator
 from .html import SIZES, figures_in, html_report
 from .tables import (METRICS, PAIRED, ablation_table, ablation_text, answer_sentence, correct_together,
@@ -384,15 +384,15 @@ def _keep_once(runs, file):
     copies[0].rename(runs/file)
     for other in copies[1:]: other.unlink()
 
-def _copy_results(work, group, new, runs):
-    "The small part of a group, below `new`."
+def _copy_results(work, group, new, runs, pictures):
+    "The small part of a group, below `new`; faces only if they may be shown."
     for part in ("tables", "figures", "kept"):
         if (work/"results"/group/part).is_dir(): shutil.copytree(work/"results"/group/part, new/part)
     for run in runs:
         kept = new/"runs"/run.relative_to(work/group)
         kept.mkdir(parents=True)
         for file in SMALL:
-            if (run/file).is_file(): shutil.copyfile(run/file, kept/file)
+            if (run/file).is_file() and (pictures or file != SHOWN): shutil.copyfile(run/file, kept/file)
     _keep_once(new/"runs", "references.csv")
     for path in [*sorted((work/"judges").glob("*.json")), *sorted((work/"judges").glob("*.npz"))]:
         (new/"judges").mkdir(exist_ok=True)
@@ -435,7 +435,7 @@ def publish_group(work, # work folder of the study
     for run in runs: check_metrics(run)
     notebooks,new = _notebooks(results, runs[0], title, pictures),temporary(target)
     shutil.rmtree(new, ignore_errors=True)
-    _copy_results(work, group, new, runs)
+    _copy_results(work, group, new, runs, pictures)
     answers = read_answers(results)
     sentences = [f"{a['question']} {pair}: {s}" for a in answers for pair,lines in a["answers"].items() for s in lines]
     html_report(new, title=title, size=size, detail=f"{detail} {judge_sentence(work)}".strip(), notebooks=notebooks,
