@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from fesgan.evaluation.recognition import JURY, load_recognition
 from fesgan.evaluation.units import load_units
