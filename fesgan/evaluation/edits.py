@@ -442,7 +442,7 @@ def save_shown(generator, # maps (x, condition) to an edited face
     edits = edit_all(generator, images)[:, :len(EXPRESSIONS)]
     tiles = torch.cat([images[:, None].cpu(), edits.cpu()], 1) # (n, 1+7, 3, S, S)
     page = tiles.permute(0, 3, 1, 4, 2).reshape(len(images)*faces.size, -1, 3)
-    with atomic(Path(path)) as tmp: Image.fromarray(page.numpy()).save(tmp, "JPEG", quality=95, subsampling=0)
+    with atomic(Path(path)) as tmp: Image.fromarray(page.numpy()).save(tmp, "JPEG", quality=85, subsampling=0)
 
 def load_shown(path # written by `save_shown`
               )->tuple: # uint8 (n,3,S,S) faces, uint8 (n,7,3,S,S) edits
