@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .transfer import (BOX, OPEN, SIDE, Calm, Movement, centres, displacement, enlarged, head_area,
+from .transfer import (BOX, EVEN, OPEN, SIDE, Calm, Movement, centres, displacement, enlarged, head_area,
                                   load_movement, mouth, moved_marks, shading, tensor, transfer)
 
 # %% ../../nbs/data/03d_calming.ipynb #07f868cf
@@ -106,7 +106,7 @@ def replaced(face:Calm, # whatever it shows
     from fesgan.data.change import Change
     v = movement or load_movement()
     if not share or not shown: return transfer(face, shares, side, v)
-    face,own = replace(face, gains=np.ones(68)),face.gains # what it shows has been measured, and is nobody's mean
+    face,own = replace(face, gains=EVEN),face.gains # what it shows has been measured, and is nobody's mean
     calm = replace(face, marks=calm_marks(face, shown, share, v), gains=own)
     there = uncrossed(moved_marks(calm, shares, v))
     shuts,inside = closes(face, share),mouth(calm, there, shares, v, side)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'LIPS', 'INNER', 'MIRROR', 'VERSION', 'ROOM', 'SIDE', 'CALM', 'EYES', 'IRIS', 'area', 'MOVED', 'BOX',
-           'MOUTH_SIDE', 'FILE', 'COLOURED', 'VARIED', 'UNEVEN', 'OPEN', 'LIGHT', 'to_marks', 'by_part', 'head',
+           'MOUTH_SIDE', 'FILE', 'COLOURED', 'EVEN', 'VARIED', 'UNEVEN', 'OPEN', 'LIGHT', 'to_marks', 'by_part', 'head',
            'hairline', 'irises', 'centres', 'displacement', 'tensor', 'enlarged', 'flow', 'sample', 'skin_colour',
            'face_area', 'head_area', 'skin_area', 'Movement', 'save_movement', 'load_movement', 'Calm', 'calm_face',
            'tinted', 'individual', 'moved_marks', 'shading', 'gap', 'mouth', 'transfer', 'move', 'square_face',
@@ -179,13 +179,15 @@ def load_movement(path=None # none: the one that ships
 # %% ../../nbs/data/03a_transfer.ipynb #6d60b3e0
 COLOURED = .12 # median saturation of skin from which a picture counts as fully coloured
 
+EVEN = np.ones(68) # the way of the mean, see `individual`
+
 @dataclass
 class Calm:
     "A calm face, measured in the unit square."
     marks: np.ndarray # (68, 2)
     skin: np.ndarray # (3,), grey levels
     colour: float # 0 (a grey picture) to 1
-    gains: np.ndarray = field(default_factory=functools.partial(np.ones, 68)) # (68,), see `individual`
+    gains: np.ndarray = field(default_factory=lambda: EVEN) # (68,), how much of the mean's movement each landmark takes
 
 def calm_face(image:np.ndarray, # uint8 (SIDE, SIDE, 3), the unit square
               marks:np.ndarray # (68, 2), its landmarks there
@@ -281,7 +283,7 @@ def move(image:np.ndarray, # uint8 (SIDE, SIDE, 3), a calm face in the unit squa
          expression:str, # one of `MOVED`
          strength:float=1., # from 0 on
          movement:Movement=None, # the one that ships
-         gains:np.ndarray=np.ones(68) # see `individual`
+         gains:np.ndarray=EVEN # see `individual`
         )->np.ndarray: # uint8 (SIDE, SIDE, 3)
     "A face with an expression."
     from fesgan.data.change import put_back
