@@ -157,6 +157,13 @@ def _same(what, there, here):
     raise FesganError(f"{what}: {there!r} in the published report, {here!r} in this study. Its numbers cannot stand "
                       "beside yours; leave out `published` to train all runs.")
 
+def _same_test_faces(params, measured, faces):
+    "Refuse what was measured on other faces. Where the whole set is the same, so are they."
+    if params["data_hash"] == json.loads((faces/"prepare.json").read_text())["data_hash"]: return
+    from fesgan.data.faceset import load_faces
+    here = load_faces(faces, "test", size=params["image_size"]).content()
+    _same("The content hash of the test faces", measured.get("test_hash"), here)
+
 def take_up(published, # a run folder of a report
             folder, # the run folder to make
             faces, # of the study
@@ -167,14 +174,15 @@ def take_up(published, # a run folder of a report
     published,folder,report = Path(published),Path(folder),Path(published).parents[3]
     params,measured = read_yaml(published/"params.yaml"),json.loads((published/"metrics.json").read_text())
     def keys(place): return {p.stem: json.loads(p.read_text()).get("key") for p in sorted(Path(place).glob("*.json"))}
-    _same("The faces", params["data_hash"], json.loads((Path(faces)/"prepare.json").read_text())["data_hash"])
+    _same_test_faces(params, measured, Path(faces))
     _same("The judges", keys(report/"trained"/"judges"), keys(judges))
-    _same("The test faces of an evaluation", measured.get("limit"), int(limit) if limit else None)
+    _same("The number of test faces in an evaluation", measured.get("limit"), int(limit) if limit else None)
     folder.mkdir(parents=True, exist_ok=True)
     for weights in shipped("models").glob("*.safetensors"):
         if sha256(weights) == measured["generator_sha256"]: shutil.copyfile(weights, folder/"generator.safetensors")
     for file in (*published.iterdir(), references_file(published)):
         if file.is_file(): shutil.copyfile(file, folder/file.name)
+
 
 # %% ../../nbs/app/00e_study.ipynb #156cb004
 def run_study(profile:Path, # the yaml file

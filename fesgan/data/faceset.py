@@ -19,7 +19,7 @@ from .expressions import EXPRESSIONS
 from .prepared import read_prepared
 from .readers import DATASETS
 from .units import UNITS
-from ..files import FesganError, choose
+from ..files import FesganError, choose, sha256
 
 # %% ../../nbs/data/04c_faceset.ipynb #00335d8f
 def to_float(images:Tensor # uint8, any shape
@@ -113,6 +113,13 @@ def at(self:FaceSet, size:int # pixels a side
       )->FaceSet:
     "The same faces at another size."
     return self if size == self.size else resized(self, size)
+
+# %% ../../nbs/data/04c_faceset.ipynb #tsth0002
+@patch
+def content(self:FaceSet)->str: # 64 hexadecimal digits
+    "SHA-256 over pixels, expressions, people (who is whom, not their names) and action units, in their order."
+    seen = (self.images, self.labels, unit_table(self.catalog), person_numbers(self.catalog))
+    return sha256(b"".join(sha256(t.cpu().numpy().tobytes()).encode() for t in seen))
 
 # %% ../../nbs/data/04c_faceset.ipynb #4cdb8a60
 def read_faces(folder:Path, # written by `prepare_faces`

@@ -478,5 +478,5 @@ def evaluate_run(folder, # a run folder with a generator and params.yaml
         read = recognise(generator.to(device), faces, readers, dtype=dtype)
         save_recognition(read, folder/"recognition.npz")
     if reader: save_units(read_units(generator.to(device), faces, reader, dtype=dtype), folder/"units.npz")
-    about = {k: params[k] for k in ("label", "system", "seed")} | dict(limit=limit)
+    about = {k: params[k] for k in ("label", "system", "seed")} | dict(limit=limit, test_hash=faces.content())
     return _write(evaluation, folder, about, hashes)

@@ -6,8 +6,8 @@
 __all__ = ['ABLATION_METRICS', 'DISTANCES', 'WORDS', 'HARDLY', 'NAMES', 'SMALL', 'below', 'find_runs', 'by_label', 'Trained',
            'generators', 'Comparison', 'field_table', 'compare', 'Verdict', 'votes', 'undecidable', 'decide',
            'nearer_verdict', 'save_answers', 'read_answers', 'verdict_lines', 'verdict_table', 'judge_sentence',
-           'variants_claims', 'claim_verdict', 'variants_answers', 'claims_verdict', 'name_place', 'publish_group',
-           'report_markdown', 'save_verdicts']
+           'learnt_sentence', 'variants_claims', 'claim_verdict', 'variants_answers', 'claims_verdict', 'name_place',
+           'publish_group', 'report_markdown', 'save_verdicts']
 
 # %% ../../nbs/reporting/04_study.ipynb #97cec75b
 import json, re, shutil
@@ -20,7 +20,7 @@ from ..evaluation.edits import check_metrics
 from ..evaluation.jury import JURY, own_judges
 from ..evaluation.recognition import against, against_real, changed_share
 from ..evaluation.statistics import few, format_p, holm
-from ..files import EVALUATED, SHOWN, FesganError, atomic, choose, temporary
+from ..files import EVALUATED, SHOWN, FesganError, atomic, choose, read_yaml, temporary
 from ..models.generator import Generator, load_generator
 from .html import SIZES, figures_in, html_report
 from .tables import (METRICS, PAIRED, ablation_table, ablation_text, answer_sentence, correct_together,
@@ -287,6 +287,23 @@ def judge_sentence(work # work folder of the study
                 "would read otherwise.")
     return f"The {len(judges)} judges behind every accuracy read {min(shares):.1f} to {max(shares):.1f} % of {learnt}."
 
+# %% ../../nbs/reporting/04_study.ipynb #tsth0007
+def learnt_sentence(runs # a folder with run folders below it
+                   )->str: # empty where all runs learnt from the same faces
+    "Which runs learnt from which faces, in a sentence."
+    sets = {}
+    for path in sorted(Path(runs).rglob("params.yaml")):
+        run = path.parent.relative_to(runs).as_posix()
+        sets.setdefault(read_yaml(path).get("data_hash", "an unknown set")[:8], []).append(run)
+    if len(sets) < 2: return ""
+    told = "; ".join(f"{', '.join(names)} from {key}" for key,names in sets.items())
+    return (f"The runs learnt from {len(sets)} sets of faces, named by the first digits of their content hash: {told}. "
+            "All were measured on the same test faces.")
+
+def _said_of_group(work, group, detail):
+    "What a group says of itself: its size, its judges, its faces."
+    return " ".join(s for s in (detail, judge_sentence(work), learnt_sentence(group/"runs")) if s)
+
 # %% ../../nbs/reporting/04_study.ipynb #2cce3444
 def _claims(readings, theirs, baseline):
     "What a paper's table claims: (in words, points there, the system, how a judge's reading is measured)."
@@ -438,8 +455,8 @@ def publish_group(work, # work folder of the study
     _copy_results(work, group, new, runs, pictures)
     answers = read_answers(results)
     sentences = [f"{a['question']} {pair}: {s}" for a in answers for pair,lines in a["answers"].items() for s in lines]
-    html_report(new, title=title, size=size, detail=f"{detail} {judge_sentence(work)}".strip(), notebooks=notebooks,
-                runs=runs, answers=sentences, verdicts=verdict_lines(answers))
+    html_report(new, title=title, size=size, detail=_said_of_group(work, new, detail), notebooks=notebooks, runs=runs,
+                answers=sentences, verdicts=verdict_lines(answers))
     name_place(new, work)
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)
@@ -455,7 +472,7 @@ def _said(answer, tables):
 
 def _group_markdown(out, work, group, size, detail):
     "A group's details: answers in words, tables, figures."
-    parts = [f"## {SIZES[size].split('. ')[0]}", f"> {SIZES[size]} {detail} {judge_sentence(work)}".strip(),
+    parts = [f"## {SIZES[size].split('. ')[0]}", f"> {SIZES[size]} {_said_of_group(work, out/group, detail)}".strip(),
              f"The same as a page: [{group}/index.html]({group}/index.html)."]
     tables = out/group/"tables"
     for answer in read_answers(work/"results"/group): parts += _said(answer, tables)
