@@ -159,3 +159,13 @@ def test_stopped_and_changed(assets, tmp_path):
     assert (R.render_set(out, n_people=1, size=32)/"SHA256SUMS").read_text() == sums
     assert kept.stat().st_mtime_ns == before
     with pytest.raises(FesganError, match="was begun with"): R.render_set(out, n_people=1, size=48)
+
+def test_mended_people_move_as_facs_has_it(assets, tmp_path):
+    "The same person at rest; in fear the corners of the mouth go down, not up; a folder is not begun one way and ended the other."
+    rest,drawn,mended = (S.render(draw_person(4), aus, extras=True, size=64, mended=m) for aus,m in (({}, True), ({20: 5}, False), ({20: 5}, True)))
+    assert (rest.image == S.render(draw_person(4), {}, size=64)).all()
+    corners = [v.landmarks[[48, 54], 1].mean()-rest.landmarks[[48, 54], 1].mean() for v in (drawn, mended)] # rows are counted from above
+    assert corners[0] < 0 < corners[1]
+    R.render_set(tmp_path/"set", n_people=1, size=32, strengths=(1.,), mended=True)
+    assert json.loads((tmp_path/"set"/"settings.json").read_text())["mended"] is True
+    with pytest.raises(FesganError, match="was begun with"): R.render_set(tmp_path/"set", n_people=1, size=32, strengths=(1.,))

@@ -164,6 +164,7 @@ def _same_test_faces(params, measured, faces):
     here = load_faces(faces, "test", size=params["image_size"]).content()
     _same("The content hash of the test faces", measured.get("test_hash"), here)
 
+# %% ../../nbs/app/00e_study.ipynb #tsth0009
 def take_up(published, # a run folder of a report
             folder, # the run folder to make
             faces, # of the study
@@ -182,7 +183,6 @@ def take_up(published, # a run folder of a report
         if sha256(weights) == measured["generator_sha256"]: shutil.copyfile(weights, folder/"generator.safetensors")
     for file in (*published.iterdir(), references_file(published)):
         if file.is_file(): shutil.copyfile(file, folder/file.name)
-
 
 # %% ../../nbs/app/00e_study.ipynb #156cb004
 def run_study(profile:Path, # the yaml file

@@ -90,7 +90,8 @@ def render_person(seed:int, # the person's number
                   strengths:tuple, # as in `person_rows`
                   size:int, # pixels
                   folder, # the assets
-                  units:int=0 # as in `person_rows`
+                  units:int=0, # as in `person_rows`
+                  mended:bool=False # see `render_set`
                  )->list: # rows of the catalog
     "All pictures of one person; those that are there already stay."
     rows = person_rows(seed, strengths, units)
@@ -98,7 +99,7 @@ def render_person(seed:int, # the person's number
     for row in rows:
         if (out/row["path"]).is_file(): continue
         aus = {n: row[u] for u,n in zip(UNITS, UNIT_NUMBERS) if row[u]}
-        write_picture(render(draw_person(seed), aus, *where, folder=folder), out/row["path"])
+        write_picture(render(draw_person(seed), aus, *where, folder=folder, mended=mended), out/row["path"])
     return rows
 
 # %% ../../nbs/data/03_rendered.ipynb #88345f31
@@ -167,15 +168,18 @@ def render_set(out, # folder for catalog.csv, images/, LICENSE and SHA256SUMS
                units:int=0, # so many more pictures of each person: half of them one unit at a time, half mixtures
                workers:int=1, # processes
                folder=None, # the assets; else FESGAN_ASSETS
+              mended:bool=False # do units go as FACS has them, or as the mesh can? The set that ships is not mended
               )->Path: # `out`; SHA256SUMS is written last
     "Render people with all expressions. Stopped at any moment, it goes on where it was."
     check_size(size)
     check_poses(strengths, units)
     root,out = assets_folder(folder),own_folder(out, RENDERED, "rendered faces")
-    one = functools.partial(render_person, out=out, strengths=tuple(strengths), size=size, folder=root, units=units)
+    one = functools.partial(render_person, out=out, strengths=tuple(strengths), size=size, folder=root, units=units,
+                            mended=mended)
+    settings = dict(size=size, renderer=versions()) | ({"mended": True} if mended else {})
     rows = []
     with writing(out):
-        keep_settings(out/"settings.json", dict(size=size, renderer=versions()))
+        keep_settings(out/"settings.json", settings)
         with Progress(n_people, "rendering people") as bar:
             for some in side_by_side(one, range(seed, seed+n_people), workers):
                 rows += some
