@@ -79,7 +79,8 @@ MENDED = { # of `MOVED`: part -> (outwards, upwards), hundredths of the distance
                   "chin": (0, 3)}}
 
 # %% ../../nbs/data/03b_movement.ipynb #a088b94d
-MENDED |= {f"AU{au:02d}": parts for au,parts in SHIFTS.items()} | {"AU20": {"corners": (5, -3)}}
+MENDED |= {f"AU{au:02d}": parts for au,parts in SHIFTS.items()} | {
+    "AU09": {"inner brow": (-2, -4), "upper lip": (0, 3)}, "AU20": {"corners": (5, -3)}}
 
 # %% ../../nbs/data/03b_movement.ipynb #5c352391
 @dataclass

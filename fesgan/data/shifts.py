@@ -76,7 +76,7 @@ def facs_table(calm, # (68, 2 or 3)
               )->pd.DataFrame: # unit, name, part, way, facs (which way FACS has it), moved (hundredths), agrees
     "Does each unit go where FACS has it?"
     rows = [(UNITS[UNIT_NUMBERS.index(au)], part, way, sign, part_moves(calm, marks, part)[way])
-            for au,marks in moved.items() for part,way,sign in FACS.get(au, ())]
+            for au,marks in moved.items() for part,way,sign in FACS[au]]
     table = pd.DataFrame(rows, columns=["unit", "part", "way", "facs", "moved"])
     table.insert(1, "name", table.unit.map(UNIT_TEXTS))
     return table.assign(agrees=table.facs*table.moved > NOTICED)
@@ -85,7 +85,7 @@ def facs_table(calm, # (68, 2 or 3)
 SHIFTS = { # action unit: part -> (outwards, upwards), hundredths of the distance between the eyes at intensity 5
     1: {"inner brow": (-1, 7), "brow": (0, 1)}, 2: {"brow": (0, 4), "outer brow": (0, 6)},
     4: {"inner brow": (-5, -6), "brow": (-1, -5)}, 5: {"upper lid": (0, 1)}, 6: {"lower lid": (0, 3)},
-    7: {"upper lid": (0, -2), "lower lid": (0, 3)}, 9: {"inner brow": (-2, -4), "upper lip": (0, 3)},
+    7: {"upper lid": (0, -2), "lower lid": (0, 3)}, 9: {"upper lip": (0, 3), "nostrils": (1, 1)},
     10: {"upper lip": (0, 4), "corners": (0, 2)}, 15: {"corners": (-3, 2)},
     17: {"lower lip": (0, 3), "chin": (0, 3)}, 20: {"corners": (5, -8), "upper lip": (0, -3)}}
 
