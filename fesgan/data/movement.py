@@ -22,7 +22,7 @@ from .scene import render
 from .shifts import SHIFTS, eye_distance, shifts
 from .transfer import (BOX, CALM, MIRROR, MOUTH_SIDE, MOVED, SIDE, Movement, centres, face_area, flow,
                                   head, sample, skin_colour)
-from .units import MOST
+from .units import MOST, to_unit
 from ..files import Progress
 
 # %% ../../nbs/data/03b_movement.ipynb #1481eed6
@@ -79,7 +79,7 @@ MENDED = { # of `MOVED`: part -> (outwards, upwards), hundredths of the distance
                   "chin": (0, 3)}}
 
 # %% ../../nbs/data/03b_movement.ipynb #a088b94d
-MENDED |= {f"AU{au:02d}": parts for au,parts in SHIFTS.items()} | {
+MENDED |= {to_unit(au): parts for au,parts in SHIFTS.items()} | {
     "AU09": {"inner brow": (-2, -4), "upper lip": (0, 3)}, "AU20": {"corners": (5, -3)}}
 
 # %% ../../nbs/data/03b_movement.ipynb #5c352391
