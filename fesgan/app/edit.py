@@ -6,9 +6,9 @@
 __all__ = ['LAYOUT', 'HEIC', 'TURNED', 'SURE', 'STRENGTHS', 'SURELY', 'METHODS', 'SAVED', 'MARKS', 'NAMES', 'SOURCE', 'TAGS',
            'Photo', 'read_photo', 'Spot', 'positions', 'around', 'large_enough', 'find_spots', 'mesh_spots',
            'choose_spots', 'largest', 'expression_shares', 'checked_strength', 'blend', 'asked_values', 'Face',
-           'PhotoEditor', 'moved_shares', 'Mover', 'load_model', 'alignment', 'load_reader_of', 'Editor',
-           'photo_editor', 'as_photo', 'edit', 'stamp', 'written', 'save_photo', 'close_up', 'sheet', 'sweep',
-           'save_gif']
+           'PhotoEditor', 'moved_shares', 'Mover', 'load_model', 'alignment', 'load_reader_of', 'Editor', 'additive',
+           'as_change', 'photo_editor', 'as_photo', 'edit', 'stamp', 'written', 'save_photo', 'close_up', 'sheet',
+           'sweep', 'save_gif']
 
 # %% ../../nbs/app/02_edit.ipynb #663e84a3
 import contextlib, io, re
@@ -413,20 +413,37 @@ def told(self:Editor, face, # uint8 (S, S, 3), aligned
     now = self.units(face) if self.kind.needs else None
     return condition(self.generator, targets, now),list(shares.values())
 
+# %% ../../nbs/app/02_edit.ipynb #addmaps2
+def additive(faces, edited, # float (B, 3, S, S) in [-1, 1]
+             made # `Pieces` of the edit
+            )->torch.Tensor: # float (B, n, S, S)
+    "Grey levels to add (3); then a movement (2), if there is one; then a cover, times its share (3), and that (1)."
+    if made.movement is None: return 127.5*(edited-faces)
+    if made.cover is None: return torch.cat([127.5*made.change, made.movement], 1)
+    picture,share = made.cover.split([3, 1], 1)
+    return torch.cat([127.5*(1-share)*made.change, made.movement, 127.5*share*(picture+1), share], 1)
+
+def as_change(maps:torch.Tensor # float (n, S, S), such maps or a sum of them
+             )->Change:
+    "What is put into a photo."
+    movement = maps[3:5] if len(maps) > 3 else None
+    if len(maps) < 9: return Change(movement=movement, added=maps[:3])
+    share = maps[8:]
+    return Change(movement=movement, cover=torch.cat([maps[5:8]/share.clamp(min=1e-6), share]), added=maps[:3])
+
 # %% ../../nbs/app/02_edit.ipynb #8rsa5wws
 @patch
 @torch.no_grad()
 def change(self:Editor, pixels, # uint8 (H, W, 3)
            spot:Spot, # a face in it
            to # see `expression_shares`, or `asked_values`
-          )->torch.Tensor: # float (3, S, S), grey levels; (5, S, S) with a movement
+          )->torch.Tensor: # float (n, S, S), see `additive`
     "What the network would change in a face."
     face = self.seen(pixels, spot)
     rows,shares = self.told(face, to)
     x = to_float(torch.from_numpy(face).permute(2, 0, 1)[None].to(self.device)).expand(len(shares), -1, -1, -1)
-    with evaluating(self.generator): edited,change,movement = self.generator.traced(x, rows)
-    made = (edited-x)*127.5 if movement is None else torch.cat([change*127.5, movement], 1)
-    made = (made*torch.tensor(shares, device=self.device).view(-1, 1, 1, 1)).sum(0).cpu()
+    with evaluating(self.generator): maps = additive(x, *self.generator.traced(x, rows))
+    made = (maps*torch.tensor(shares, device=self.device).view(-1, 1, 1, 1)).sum(0).cpu()
     return made*spot.mask(self.crop, self.size)
 
 # %% ../../nbs/app/02_edit.ipynb #ccfee8fd
@@ -439,8 +456,7 @@ def face(self:Editor, pixels, # uint8 (H, W, 3)
     def change(to, strength=1.):
         units = asked_values(to)
         parts = {tuple(units.items()): 1.} if units else expression_shares(to)
-        made = strength*sum(share*once(wish) for wish,share in parts.items())
-        return Change(added=made[:3], movement=made[3:] if len(made) > 3 else None)
+        return as_change(strength*sum(share*once(wish) for wish,share in parts.items()))
     return Face(change, spot.matrix(self.crop))
 
 # %% ../../nbs/app/02_edit.ipynb #2317f986

@@ -185,18 +185,19 @@ def read_one(dataset:str, # a key of `DATASETS`
 # %% ../../nbs/data/04_catalog.ipynb #542b984d
 def part_folder(dataset:str, # a key of `DATASETS`
                 folder # the folder above several data sets, or a dictionary data set -> folder
-               ): # the folder or .zip of this one, None for "rendered", which ships
+               ): # the folder or .zip of this one, None for a "rendered" that does not lie there: it ships
     "Where one of several data sets lies."
     choose(dataset, DATASETS, "data set")
     if isinstance(folder, dict): return folder.get(dataset)
-    if dataset=="rendered": return None
-    name = DATASETS[dataset].of or dataset
+    name,ships = DATASETS[dataset].of or dataset,dataset == "rendered"
     if folder is None or not Path(folder).is_dir():
+        if ships: return None
         raise FesganError(f"Several data sets need a folder that holds them all; {folder} is none.")
     entries = sorted(Path(folder).iterdir())
     fitting = [p for p in entries if p.name.lower().startswith(name)]
     if folders := [p for p in fitting if p.is_dir()]: return folders[0]
     if files := [p for p in fitting if p.suffix.lower() in (".zip", ".csv")]: return files[0]
+    if ships: return None
     raise FesganError(f"{folder} has no folder or .zip whose name begins with {name!r}; it holds: "
                       f"{', '.join(p.name for p in entries[:8]) or 'nothing'}.")
 

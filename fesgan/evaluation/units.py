@@ -184,7 +184,7 @@ def read_units(generator, # maps (x, condition) to an edited face
     edits = np.zeros((len(faces), len(targets), len(UNITS)), np.float32)
     for rows,column,pictures in each_edit(generator, faces, targets, chunk, dtype):
         edits[rows, column] = reader.read(pictures)
-    truth = faces.pairs(still=True).cpu().numpy()[:, targets]
+    truth = faces.pairs().cpu().numpy()[:, targets] # of whom a head moved in between, too: units are no pixels
     return UnitReading(pd.factorize(subjects(faces.catalog))[0], faces.labels.cpu().numpy(), targets, truth,
                        faces.aus.cpu().numpy(), reader.read(faces.images), edits)
 

@@ -85,7 +85,7 @@ class Adder(Generator):
 
     def parts(self, x, c):
         "What is added, (B, 3, H, W), and a mask that hides nothing, (B, 1, H, W)."
-        added,_ = super().parts(x, c)
+        added = super().parts(x, c).change
         return added,torch.full_like(added[:, :1], self.open)
 
     def change(self, x, colour, mask):

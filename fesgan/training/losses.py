@@ -166,16 +166,17 @@ def way(movement:Tensor, # (B, 2, H, W), see `Generator.parts`
 
 # %% ../../nbs/training/00_losses.ipynb #9fc8fdb0
 def traced_edit(nets, batch)->Made:
-    "The faces as they were asked for, and where pixels came from, if they move."
-    faces,_,movement = nets.G.traced(batch.x, nets.there(batch))
-    return Made(faces, {} if movement is None else dict(movement=movement))
+    "The faces as they were asked for, and the pieces that they are made of, where there are more than one."
+    faces,made = nets.G.traced(batch.x, nets.there(batch))
+    return Made(faces, {k: v for k,v in made._asdict().items() if k != "change" and v is not None})
 
 def paired_terms(nets, batch,
                  made:Made, # by `traced_edit`
                  noise=None # not needed
                 )->dict: # name -> scalar tensor
-    "The terms of who learns from pairs alone: `pair`, and `way` where pixels move and landmarks are known."
+    "The terms of who learns from pairs alone: `pair`; `mask`, its mean, where one covers; `way`, of known landmarks."
     terms = dict(pair=pair(made.faces, batch.true))
+    if "cover" in made.more: terms["mask"] = made.more["cover"][:, 3].mean()
     if batch.way is None or not made.more: return terms
     return terms | dict(way=way(made.more["movement"], batch.way))
 

@@ -6,10 +6,10 @@
 __all__ = ['SHARE', 'RATE', 'COUNT', 'SWITCH', 'STEERED', 'SKIPPED', 'CLOSED', 'PARTS', 'SYSTEMS', 'FIELDS', 'Span', 'setting',
            'weight', 'plain', 'worded', 'counted', 'either', 'switch', 'allowed', 'setting_words', 'read_setting',
            'check_setting', 'Sizes', 'SeedNets', 'StarGANNets', 'new_critic', 'one_set', 'GANimationNets', 'EFGANNets',
-           'CascadeNets', 'EGGANNets', 'Phase', 'Objective', 'pair_weight', 'StarGANObjective', 'PairedObjective',
-           'GANimationObjective', 'CascadeObjective', 'EGGANWeights', 'EGGANObjective', 'latent_phases', 'Schedule',
-           'Drawing', 'System', 'changed', 'system', 'get_system', 'field_help', 'fields_help', 'list_systems',
-           'as_params', 'from_params', 'label']
+           'CascadeNets', 'EGGANNets', 'Phase', 'Objective', 'pair_weight', 'mask_weight', 'StarGANObjective',
+           'PairedObjective', 'GANimationObjective', 'CascadeObjective', 'EGGANWeights', 'EGGANObjective',
+           'latent_phases', 'Schedule', 'Drawing', 'System', 'changed', 'system', 'get_system', 'field_help',
+           'fields_help', 'list_systems', 'as_params', 'from_params', 'label']
 
 # %% ../../nbs/training/01_systems.ipynb #b0e43dc3
 import math
@@ -177,6 +177,8 @@ class StarGANNets(SeedNets):
                            lambda v: "no dropout" if v == "none" else f"dropout at {v}")
     moves: bool = setting(False, "the generator also moves the input (none of the five papers)",
                           say=either("moving", "not moving"))
+    covers: bool = setting(False, "then covers it with a picture of its own, as far as a mask says; needs moves (none "
+                           "of the five papers)", say=either("covering", "not covering"))
     identity: bool = setting(False, "the generator begins by changing nothing: its last layer starts at zero (none of "
                              "the papers)", say=either("from the identity", "from noise"))
     dropout_at_test: bool = setting(True, "dropout at test: in that paper's text, not in its code",
@@ -331,12 +333,18 @@ class Objective:
         "What a user should know about a run that goes wrong; nothing where all is well."
         return ""
 
-# %% ../../nbs/training/01_systems.ipynb #4123de81
+# %% ../../nbs/training/01_systems.ipynb #weights01
 def pair_weight(default:float): # a dataclass field
     "The weight of the true faces."
     return weight(default, "the squared distance from the same person's true face (none of the five papers)",
                   lambda v: f"paired {plain(v)}" if v else "not paired")
 
+def mask_weight(default:float): # likewise
+    "The weight of masks."
+    return weight(default, "the masks' mean: of an edit and of the way back (GANimation's code: 0.1 for each), or of a "
+                  "cover (none of the papers)")
+
+# %% ../../nbs/training/01_systems.ipynb #4123de81
 @dataclass(frozen=True)
 class StarGANObjective(Objective):
     "Adversarial, condition and cycle terms, as StarGAN, US-GAN, SARGAN and the StarGAN-variants study share them."
@@ -375,6 +383,7 @@ class PairedObjective(Objective):
     l_pair: float = pair_weight(100.)
     l_way: float = weight(1., "the squared distance of movements from those of known landmarks (none of the five "
                           "papers)")
+    l_mask: float = mask_weight(.3) # a pixel off by less than seven grey levels is not worth a cover
     needs = frozenset({"pairs"})
 
     def make(self, nets, batch): return traced_edit(nets, batch)
@@ -392,7 +401,7 @@ class GANimationObjective(Objective):
     l_cls: float = weight(1., "the expression term, where a label steers")
     l_aus: float = weight(160., "the action units' error, where they steer (GANimation's code)")
     l_cyc: float = weight(10., "the cycle term")
-    l_mask: float = weight(.2, "the masks' mean, there and back (GANimation's code: 0.1 for each)")
+    l_mask: float = mask_weight(.2)
     l_tv: float = weight(1e-5, "the masks' total variation, a sum over the batch (GANimation's code)")
     l_gp: float = weight(10., "the gradient penalty (WGAN-GP)")
 
@@ -510,6 +519,9 @@ class Drawing:
                           say=either("across sets", "within sets"))
     recolour: float = setting(0., "probability that a face takes another training face's colours "
                               "(SARGAN's text: ReHistoGAN, not in its code)", SHARE, worded("recoloured"))
+    camera: float = setting(0., "probability that a face, its true face with it, looks as another camera and light "
+                            "would have it: colour down to none, exposure, blur, noise, JPEG (none of the five papers)",
+                            SHARE, worded("by other cameras"))
 
 # %% ../../nbs/training/01_systems.ipynb #a3cee456
 PARTS = ("nets", "sizes", "objective", "schedule", "drawing")

@@ -24,8 +24,8 @@ import yaml
 from fastcore.basics import patch
 
 from ..data.batches import Batch, Batches
+from ..data.camera import altered
 from ..data.faceset import FaceSet
-from ..data.colour import recolour
 from ..files import MEASURED, FesganError, Progress, atomic, choose, keep_memory, sha256, stop_signals
 from ..models.blocks import count_parameters, each_layer
 from ..models.conditions import CONDITIONS, with_units
@@ -147,7 +147,8 @@ def new_stream(system:System, # what it wants to be shown
     "The batches that a system learns from."
     s = system
     return Batches(faces, s.batch, seed=seed, flip=s.flip, balance=s.balance, domains=s.domains, cross=s.cross,
-                   paired=s.objective.l_pair > 0, augment=partial(recolour, p=s.recolour),
+                   paired=s.objective.l_pair > 0, 
+                   augment=partial(altered, recoloured=s.recolour, camera=s.camera),
                    values=condition.of(faces, s.domains), jitter=condition.jitter, who=who)
 
 # %% ../../nbs/training/02_trainer.ipynb #pbexby3y
