@@ -16,7 +16,7 @@ from .locks import unlock
 from .profiles import (Data, check_sweep, check_values, checked, find_profile, merged, read_profile,
                                  published_runs, repository, run_system, settings, study_folders, study_runs)
 from .watch import Watch
-from ..files import FesganError, atomic, duration, read_yaml, references_file, sha256, shipped
+from ..files import FesganError, atomic, duration, read_yaml, references_file, sha256, shipped, unpack_result
 
 _all_ = ["check_sweep", "find_profile", "repository", "settings", "study_folders"] # of profiles, for the command line
 
@@ -182,7 +182,7 @@ def take_up(published, # a run folder of a report
     for weights in shipped("models").glob("*.safetensors"):
         if sha256(weights) == measured["generator_sha256"]: shutil.copyfile(weights, folder/"generator.safetensors")
     for file in (*published.iterdir(), references_file(published)):
-        if file.is_file(): shutil.copyfile(file, folder/file.name)
+        if file.is_file(): unpack_result(file, folder)
 
 # %% ../../nbs/app/00e_study.ipynb #156cb004
 def run_study(profile:Path, # the yaml file

@@ -20,7 +20,7 @@ from ..evaluation.edits import check_metrics
 from ..evaluation.jury import JURY, own_judges
 from ..evaluation.recognition import against, against_real, changed_share
 from ..evaluation.statistics import few, format_p, holm
-from ..files import EVALUATED, SHOWN, FesganError, atomic, choose, read_yaml, temporary
+from ..files import EVALUATED, SHOWN, FesganError, atomic, choose, pack, read_yaml, temporary
 from ..models.generator import Generator, load_generator
 from .html import SIZES, figures_in, html_report
 from .tables import (METRICS, PAIRED, ablation_table, ablation_text, answer_sentence, correct_together,
@@ -409,8 +409,8 @@ def _copy_results(work, group, new, runs, pictures):
         kept = new/"runs"/run.relative_to(work/group)
         kept.mkdir(parents=True)
         for file in SMALL:
-            if (run/file).is_file() and (pictures or file != SHOWN): shutil.copyfile(run/file, kept/file)
-    _keep_once(new/"runs", "references.csv")
+            if (run/file).is_file() and (pictures or file != SHOWN): pack(run/file, kept)
+    _keep_once(new/"runs", "references.csv.gz")
     for path in [*sorted((work/"judges").glob("*.json")), *sorted((work/"judges").glob("*.npz"))]:
         (new/"judges").mkdir(exist_ok=True)
         shutil.copyfile(path, new/"judges"/path.name)

@@ -14,10 +14,10 @@ __all__ = ['METRICS', 'TO_TRUTH', 'UNREADABLE', 'BOOKKEEPING', 'REFERENCES', 'DA
            'to_latex', 'to_markdown', 'write_table']
 
 # %% ../../nbs/reporting/01_tables.ipynb #edb577ee
-import itertools, json, math, re
+import itertools, json, math, re, zlib
 from pathlib import Path
 import numpy as np, pandas as pd, yaml
-from ..files import FesganError, atomic, choose, read_yaml, references_file, shipped
+from ..files import FesganError, atomic, choose, read_yaml, references_file, result_file, shipped
 from ..evaluation.jury import JURY, own_judges
 from ..evaluation.recognition import against_real, agreement, changed_share, gain, read_real, recognised
 from ..evaluation.statistics import few, format_p, holm, paired, subjects, summary
@@ -61,7 +61,8 @@ def metric_title(name:str, # a key of METRICS
     return title + (" ↑" if better > 0 else " ↓" if better < 0 else "")*arrow
 
 # %% ../../nbs/reporting/01_tables.ipynb #7f84226c
-UNREADABLE = (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, pd.errors.ParserError, RecursionError)
+UNREADABLE = (OSError, EOFError, ValueError, TypeError, AttributeError, zlib.error, yaml.YAMLError,
+              pd.errors.ParserError, RecursionError)
 
 def _read(path, reader):
     "What `reader` makes of the file, or an error that names it."
@@ -194,7 +195,7 @@ def _table_of(path, needed):
 
 def _measured(folder):
     "A run's edits, all of them."
-    path,metrics = folder/"edits.csv",folder/"metrics.json"
+    path,metrics = result_file(folder, "edits.csv"),folder/"metrics.json"
     edits = _table_of(path, ("row", "subject", "target"))
     wanted = read_json(metrics).get("n_edits") if metrics.is_file() else None
     if wanted in (None, len(edits)): return edits
