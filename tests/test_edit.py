@@ -8,15 +8,16 @@ import torch
 import yaml
 from PIL import Image
 
-from fesgan.app.edit import Editor, Mover, edit, find_spots, read_photo
+from fesgan.app.edit import Editor, Mover, additive, edit, find_spots, read_photo
 from fesgan.data.batches import one_hot
+from fesgan.data.change import put_back
 from fesgan.data.faceset import to_float
 from fesgan.data.faces import warp
 from fesgan.data.units import UNITS
 from fesgan.files import shipped
 from fesgan.models.cascade import Cascade
 from fesgan.models.ganimation import GANimation
-from fesgan.models.generator import save_generator, warped
+from fesgan.models.generator import Generator, Pieces, difference, save_generator
 from fesgan.training.shipped import card_text, list_shipped, shipped_card
 from runs import fails, fesgan, untrained_reader
 
@@ -130,22 +131,56 @@ def test_models_are_listed_and_verified():
     fails("models", "best", says="choose one of")
 
 
-def test_network_for_other_programs(photos, tmp_path):
+@pytest.fixture(scope="module")
+def covering(tmp_path_factory):
+    "A run folder with a generator that moves and covers; it has learnt nothing, and says a lot."
+    torch.manual_seed(0)
+    G = Generator(width=4, moves=True, covers=True)
+    with torch.no_grad(): G.decode[-1].weight.mul_(4)
+    folder = tmp_path_factory.mktemp("covering")
+    save_generator(G, folder/"generator.safetensors")
+    facts = dict(system="usgan-paired", label="covering", image_size=64, crop="rigid")
+    (folder/"params.yaml").write_text(yaml.safe_dump(facts))
+    return folder
+
+
+@pytest.mark.parametrize("pieces", ["of the network that ships", "with a cover"])
+def test_network_for_other_programs(photos, tmp_path, covering, pieces):
+    "What it tells of an edit is all that is needed to put the edit into a photo, as `fesgan edit` does."
     runtime = pytest.importorskip("onnxruntime")
-    code, said = fesgan("export", tmp_path/"net.onnx")
+    model = [covering] if pieces == "with a cover" else []
+    code, said = fesgan("export", tmp_path/"net.onnx", *([] if not model else ["--model", *model]))
     assert code == 0 and "from PyTorch" in said
     session = runtime.InferenceSession(str(tmp_path/"net.onnx"))
-    editor = Editor()
+    editor = Editor(*model)
     photo = read_photo(photos/"one.jpg")
     spot, = find_spots(photo)
     face = to_float(torch.from_numpy(warp(photo.pixels, spot.matrix(editor.crop)*editor.size, editor.size))).permute(2, 0, 1)[None]
-    made, *parts = session.run(None, dict(face=face.numpy(), expression=one_hot(torch.tensor([3])).numpy()))
-    change = editor.change(photo.pixels, spot, "happy").numpy()
-    inside = spot.mask(editor.crop, editor.size).numpy() == 1
-    told = np.concatenate([parts[0]*127.5, parts[1]], 1) if parts else (made-face.numpy())*127.5 # a generator that moves pixels tells what it did
-    assert np.abs(told[0]-change)[:, inside].max() < 127.5e-4  # on a face in a photo, as `fesgan edit` makes it
-    if parts: assert np.abs(made-warped(face, torch.from_numpy(parts[1])).numpy()-parts[0]).max() < 1e-4
+    edited, *parts = map(torch.from_numpy, session.run(None, dict(face=face.numpy(), expression=one_hot(torch.tensor([3])).numpy())))
+    made = Pieces(*parts) if parts else Pieces(edited-face)
+    assert len(parts) == 3 or not model
+    assert (face+difference(face, made)-edited).abs().max() < 1e-4
+    inside = spot.mask(editor.crop, editor.size) == 1
+    assert (additive(face, edited, made)[0]-editor.change(photo.pixels, spot, "happy"))[:, inside].abs().max() < 127.5e-4
     fails("export", tmp_path/"net.pb", says="must end in .onnx")
+
+
+def test_a_cover_hides_what_was_there(photos, covering):
+    "Where the mask is open a photo shows the cover, whatever it showed before; half of an edit covers half as much."
+    editor, photo = Editor(covering), read_photo(photos/"one.jpg")
+    spot, = find_spots(photo)
+    change = editor.face(photo.pixels, spot).change("happy")
+    assert change.cover.shape == (4, 64, 64) and 0 < change.cover[3].max() <= 1
+    inside = spot.mask(editor.crop, editor.size) == 1
+    halves = editor.face(photo.pixels, spot).change("happy", .5).cover
+    assert torch.allclose(halves[3], change.cover[3]/2) and torch.allclose(halves[:3, inside], change.cover[:3, inside], atol=1e-2)
+    change.cover[:] = torch.tensor([200., 100., 50., 1.])[:, None, None]
+    change.added = torch.zeros(3, 64, 64)
+    matrix = spot.matrix(editor.crop)
+    for before in (photo.pixels, 255-photo.pixels):
+        middle = warp(put_back(before, change, matrix), matrix*64, 64)[32, 32]
+        assert np.abs(middle-[200., 100., 50.]).max() < 2
+    assert (editor.edit(photo, "happy", 0) == photo.pixels).all()
 
 
 @pytest.fixture(scope="module")

@@ -201,6 +201,19 @@ def test_a_movement_is_learned_from_landmarks(tmp_path):
     assert moved[0, 0].mean() < moved[6, 0].mean()  # the further left a face's landmarks lie, the further to the right they have to go: what is there comes from the left
 
 
+def test_a_cover_is_learned_where_nothing_else_can_do_it(tmp_path):
+    "Asked for surprise, a face gets fine stripes in its middle: neither a movement nor shading that has no detail can draw them."
+    f = people()
+    stripes = (torch.arange(32) % 2*255).to(torch.uint8).expand(3, 8, 32)[..., 12:20]
+    f.images[f.labels == 6, :, 12:20, 12:20] = stripes
+    run = train(get_system("usgan-paired", width=8, batch=8, lr=5e-3, moves=True, covers=True, flip=False), f, tmp_path/"run", **STEPS | dict(steps=150))
+    G, x = load_generator(run/"generator.safetensors"), f.images[f.labels == 0][:4].float()/127.5-1
+    with torch.no_grad(): mask = 1-G.maps(x, torch.eye(7)[[6]*4])["mask"]
+    middle = mask[..., 12:20, 12:20].mean()
+    assert middle > .2 and middle > 3*mask[..., :8, :].mean()
+    assert "generator/mask" in read_history(run)[0]
+
+
 def test_no_checkpoint_is_a_fresh_start(tmp_path): assert load_checkpoint(None, tmp_path) is False
 
 
