@@ -169,3 +169,14 @@ def test_mended_people_move_as_facs_has_it(assets, tmp_path):
     R.render_set(tmp_path/"set", n_people=1, size=32, strengths=(1.,), mended=True)
     assert json.loads((tmp_path/"set"/"settings.json").read_text())["mended"] is True
     with pytest.raises(FesganError, match="was begun with"): R.render_set(tmp_path/"set", n_people=1, size=32, strengths=(1.,))
+
+def test_people_move_in_ways_of_their_own(assets, tmp_path):
+    "Calm they look the same; in an expression the parts of a face take more or less of the movement, as the landmarks say."
+    ones, half = (1.,)*68, tuple(.5 if 17 <= i < 27 else 1. for i in range(68))  # half of the brows' movement
+    def shot(aus, gains): return S.render(draw_person(4), aus, extras=True, size=64, mended=True, gains=gains)
+    rest, whole, less = shot({}, ones), shot({4: 5, 12: 5}, ones), shot({4: 5, 12: 5}, half)
+    assert (rest.image == shot({}, half).image).all()
+    gone = [np.linalg.norm(v.landmarks-rest.landmarks, axis=1) for v in (whole, less)]
+    assert .4 < gone[1][19:25].mean()/gone[0][19:25].mean() < .6 and .9 < gone[1][48:].mean()/gone[0][48:].mean() < 1.1
+    R.render_set(tmp_path/"set", n_people=1, size=32, strengths=(1.,), varied=True)
+    assert json.loads((tmp_path/"set"/"settings.json").read_text())["varied"] is True

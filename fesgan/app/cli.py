@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['app', 'Model', 'Device', 'EditDevice', 'DemoModel', 'DataSet', 'DataFolder', 'Prepared', 'Crop', 'Pictures', 'Split',
            'Rendered', 'RenderedUnits', 'OpenFace', 'Sure', 'ReplaceSet', 'NewFaces', 'People', 'FirstPerson',
-           'Strengths', 'MoreUnits', 'Assets', 'Mended', 'RENDER', 'TrainFields', 'NewRun', 'Steps', 'RunSeed',
-           'Precision', 'Start', 'ReplaceRun', 'Judges', 'Generator', 'AsSystem', 'ItsSize', 'Label', 'WeightFields',
-           'ENDINGS', 'PhotoFile', 'To', 'Strength', 'Units', 'UnitsOf', 'Like', 'Reader', 'Edited', 'Face', 'Sheet',
-           'Mark', 'Method', 'Variation', 'Commercial', 'ReportFolder', 'ReportProfile', 'PublishedProfile',
-           'StudyWork', 'Published', 'ProfileName', 'Cores', 'GpuMemory', 'On', 'ProfileValues', 'Sweep', 'Reports',
-           'Runs', 'ReplaceRuns', 'DryRun', 'Unlock', 'STUDY', 'Commands', 'main', 'field_lines', 'system_lines',
-           'systems', 'catalog_of', 'prepared_lines', 'prepare', 'read_aus', 'render', 'read_fields', 'SystemCommand',
-           'trained', 'train', 'bench', 'evaluate', 'doctor', 'adopted', 'adopt', 'read_to', 'read_au', 'read_wish',
-           'named', 'fitting', 'copy_names', 'distinct', 'read_edit', 'cleared_editor', 'asked_editor', 'read_off',
-           'edit_photo', 'edit_each', 'say_edited', 'edit', 'model_line', 'models', 'licences', 'demo', 'export',
-           'study_members', 'report_command', 'report', 'publish', 'overrides', 'find_study', 'unlock_study',
+           'Strengths', 'MoreUnits', 'Assets', 'Mended', 'Varied', 'RENDER', 'TrainFields', 'NewRun', 'Steps',
+           'RunSeed', 'Precision', 'Start', 'ReplaceRun', 'Judges', 'Generator', 'AsSystem', 'ItsSize', 'Label',
+           'WeightFields', 'ENDINGS', 'PhotoFile', 'To', 'Strength', 'Units', 'UnitsOf', 'Like', 'Reader', 'Edited',
+           'Face', 'Sheet', 'Mark', 'Method', 'Variation', 'Commercial', 'ReportFolder', 'ReportProfile',
+           'PublishedProfile', 'StudyWork', 'Published', 'ProfileName', 'Cores', 'GpuMemory', 'On', 'ProfileValues',
+           'Sweep', 'Reports', 'Runs', 'ReplaceRuns', 'DryRun', 'Unlock', 'STUDY', 'Commands', 'main', 'field_lines',
+           'system_lines', 'systems', 'catalog_of', 'prepared_lines', 'prepare', 'read_aus', 'render', 'read_fields',
+           'SystemCommand', 'trained', 'train', 'bench', 'evaluate', 'doctor', 'adopted', 'adopt', 'read_to', 'read_au',
+           'read_wish', 'named', 'fitting', 'copy_names', 'distinct', 'read_edit', 'cleared_editor', 'asked_editor',
+           'read_off', 'edit_photo', 'edit_each', 'say_edited', 'edit', 'model_line', 'models', 'licences', 'demo',
+           'export', 'study_members', 'report_command', 'report', 'publish', 'overrides', 'find_study', 'unlock_study',
            'run_checked', 'study']
 
 # %% ../../nbs/app/01_cli.ipynb #a4aaba94
@@ -254,6 +254,9 @@ Assets = Annotated[Path | None, Option(
 Mended = Annotated[bool, Option("--mended",
     help="Action units go as FACS has them, not as the mesh can: brows knit, lids tighten, in fear the mouth does not "
          "smile. The faces that ship, and those of the published reports, are not mended.")]
+Varied = Annotated[bool, Option("--varied",
+    help="Everybody moves in a way of their own: how a movement is spread over brows, lids, nose, corners and lips, and "
+         "over the two sides, is drawn for each person. In the faces that ship nobody does.")]
 
 
 # %% ../../nbs/app/01_cli.ipynb #jrskycus
@@ -277,12 +280,12 @@ def render(out:NewFaces,
            units:MoreUnits=0,
            workers:Annotated[int, Option(help="Processes that render side by side.", min=1)]=1,
            assets:Assets=None,
-           mended:Mended=False):
+           mended:Mended=False, varied:Varied=False):
     "Render faces of people who do not exist."
     from fesgan.data.rendered import render_set
     chosen = _numbers(strengths, "--strengths")
     out = render_set(out, n_people=people, size=size, seed=seed, strengths=chosen, units=units, workers=workers,
-                     folder=assets, mended=mended)
+                     folder=assets, mended=mended, varied=varied)
     typer.echo(f"Faces are in {out}. Next: fesgan prepare rendered {out} -o {out}-prepared --crop whole"
                f"{' --units'*bool(units)}")
 

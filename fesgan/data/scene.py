@@ -20,7 +20,7 @@ from .person import BEARDS, HAIR, Camera, Person, body_weights
 from .pose import RELAXED, face_weights
 from .skin import (beard_map, clear_of_face, crease_depth, creases, dye, eye_texture, hair_texture,
                               scalp_map, shells, skin_texture, smoothstep, texel_points)
-from .shifts import shift_fields, shifted
+from .shifts import bent, shift_fields, shifted
 from ..files import FesganError
 
 # %% ../../nbs/data/02d_scene.ipynb #97cb9edd
@@ -48,12 +48,15 @@ class Scene:
     def __init__(self, person:Person, # who
                  camera:Camera, light:Light, # how the picture is taken
                  root:Path, # the assets
-                 mended:bool=False # do units go as FACS has them, or as the mesh can?
+                 mended:bool=False, # do units go as FACS has them, or as the mesh can?
+                 gains:tuple=None # 68 numbers, how much of a movement each landmark takes; not given: all of it
                 ):
         self.person,self.light,self.root,self.head = person,light,root,read_head(root)
         self.neutral = morph(morph(self.head.mesh.points, body_weights(person)), face_weights(person, RELAXED))
         self.eyes = self.neutral[parts(root, "-eye")].mean(0) # the middle between them
-        self.fields = shift_fields(self.neutral, (self.head.matrix@self.neutral)[list(LANDMARKS)]) if mended else {}
+        rest = self.neutral,(self.head.matrix@self.neutral)[list(LANDMARKS)]
+        self.fields = shift_fields(*rest) if mended else {}
+        self.gains = None if gains is None else 1 + bent(*rest, np.subtract(gains, 1)[:, None])
         self.folds = creases(self.head.fine.points)
         self.renderer = self.stage()
         self.skin = Actor(self.renderer, self.head.fine, skin_texture(person, root), PARTS.index("skin"))
@@ -220,6 +223,7 @@ def pose(self:Scene, aus:dict # action unit: intensity 0 to 5
     "Move everything to an expression."
     h,jaw = self.head,aus.get(26, 0)/5
     body = shifted(morph(self.neutral, face_weights(self.person, aus)), self.fields, aus)
+    if self.gains is not None: body = self.neutral + self.gains*(body - self.neutral)
     surfaces = self.surfaces(body, jaw)
     light = self.shade(surfaces)
     body,normal = surfaces["skin"]
@@ -238,10 +242,10 @@ def pose(self:Scene, aus:dict # action unit: intensity 0 to 5
 @functools.lru_cache(maxsize=1)
 def scene(person:Person, camera:Camera, light:Light, # what the scene is made of
           root:Path, # the assets
-          mended:bool=False # see `Scene`
+          mended:bool=False, gains:tuple=None # see `Scene`
          )->Scene:
     "The last scene is kept."
-    return Scene(person, camera, light, root, mended)
+    return Scene(person, camera, light, root, mended, gains)
 
 def need_vtk(): # the module
     "VTK, or an error that says how to get it."
@@ -292,13 +296,14 @@ def render(person:Person, # who
            extras:bool=False, # also landmarks and a map of parts
            folder=None, # the assets; else FESGAN_ASSETS
            samples:int=3, # samples per pixel and side
-           mended:bool=False # do units go as FACS has them? The faces that ship do not
+           mended:bool=False, # do units go as FACS has them? The faces that ship do not
+           gains:tuple=None # see `Scene`
           ): # uint8 (size, size, 3), or a `Picture`
     "A picture of a person with an expression. Expressions of one person are quick: the scene is kept."
     from PIL import Image
     check_size(size)
     need_vtk()
-    s = scene(person, camera, light, assets_folder(folder), mended)
+    s = scene(person, camera, light, assets_folder(folder), mended, gains)
     fine = s.pose(aus or {})
     image = np.asarray(Image.fromarray(shoot(s.renderer, size*samples)).resize((size, size), Image.BOX))
     return Picture(image, s.landmarks(fine, size), s.shoot_parts(size, samples)) if extras else image

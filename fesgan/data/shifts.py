@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'EYES', 'MIDDLE', 'FACS', 'NOTICED', 'SHIFTS', 'REACH', 'HELD', 'eye_distance', 'outward', 'upward', 'shifts',
-           'part_moves', 'facs_table', 'shift_fields', 'shifted']
+           'part_moves', 'facs_table', 'bent', 'shift_fields', 'shifted']
 
 # %% ../../nbs/data/00b_shifts.ipynb #shf00004
 import numpy as np
@@ -95,21 +95,27 @@ SHIFTS = { # action unit: part -> (outwards, upwards), hundredths of the distanc
 REACH = .75 # of the distance between the eyes: points further away from every landmark stay
 HELD = 60 # points around the face that hold the plate
 
-def shift_fields(points:np.ndarray, # (P, 3), a head at rest
-                 marks:np.ndarray # (68, 3), its landmarks
-                )->dict: # action unit of `SHIFTS` -> (P, 3), how far each point goes at intensity 5
-    "The shifts of landmarks, for all points of a head."
+def bent(points:np.ndarray, # (P, 3), a head at rest
+         marks:np.ndarray, # (68, 3), its landmarks
+         values:np.ndarray # (68, K), what the landmarks have
+        )->np.ndarray: # (P, K), what each point has; 0 where nothing is near
+    "Values of landmarks, for all points of a head."
     from scipy.interpolate import RBFInterpolator
     from scipy.spatial import cKDTree
     away = cKDTree(marks).query(points)[0]/(REACH*eye_distance(marks)) # 1 where a point stays
     near,ring = np.flatnonzero(away < 1),np.flatnonzero((away >= 1) & (away < 2))
     ring = ring[np.linspace(0, len(ring)-1, min(HELD, len(ring))).astype(int)]
+    held = np.concatenate([marks, points[ring]]),np.concatenate([values, np.zeros((len(ring), values.shape[1]))])
+    plate = RBFInterpolator(*held, kernel="thin_plate_spline", smoothing=1e-4)(points[near])
+    out = np.zeros((len(points), values.shape[1]))
+    out[near] = plate*np.clip(2*(1-away[near]), 0, 1)[:, None] # fades out over the outer half
+    return out
+
+def shift_fields(points:np.ndarray, marks:np.ndarray # see `bent`
+                )->dict: # action unit of `SHIFTS` -> (P, 3), how far each point goes at intensity 5
+    "The shifts of landmarks, for all points of a head."
     wanted = np.concatenate([shifts(marks, parts) for parts in SHIFTS.values()], 1) # side by side
-    held = np.concatenate([marks, points[ring]]),np.concatenate([wanted, np.zeros((len(ring), wanted.shape[1]))])
-    bent = RBFInterpolator(*held, kernel="thin_plate_spline", smoothing=1e-4)(points[near])
-    out = np.zeros((len(points), wanted.shape[1]))
-    out[near] = bent*np.clip(2*(1-away[near]), 0, 1)[:, None] # fades out over the outer half
-    return dict(zip(SHIFTS, np.split(out, len(SHIFTS), 1), strict=True))
+    return dict(zip(SHIFTS, np.split(bent(points, marks, wanted), len(SHIFTS), 1), strict=True))
 
 def shifted(points:np.ndarray, # (P, 3), of a head
             fields:dict, # from `shift_fields`
