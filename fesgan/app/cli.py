@@ -255,8 +255,8 @@ Mended = Annotated[bool, Option("--mended",
     help="Action units go as FACS has them, not as the mesh can: brows knit, lids tighten, in fear the mouth does not "
          "smile. The faces that ship, and those of the published reports, are not mended.")]
 Varied = Annotated[bool, Option("--varied",
-    help="Everybody moves in a way of their own: how a movement is spread over brows, lids, nose, corners and lips, and "
-         "over the two sides, is drawn for each person. In the faces that ship nobody does.")]
+    help="Everybody moves in a way of their own: how a movement is spread over brows, lids, nose, corners and lips, "
+         "and over the two sides, is drawn for each person. In the faces that ship nobody does.")]
 
 
 # %% ../../nbs/app/01_cli.ipynb #jrskycus
