@@ -111,6 +111,7 @@ def bent(points:np.ndarray, # (P, 3), a head at rest
     out[near] = plate*np.clip(2*(1-away[near]), 0, 1)[:, None] # fades out over the outer half
     return out
 
+# %% ../../nbs/data/00b_shifts.ipynb #shf00027
 def shift_fields(points:np.ndarray, marks:np.ndarray # see `bent`
                 )->dict: # action unit of `SHIFTS` -> (P, 3), how far each point goes at intensity 5
     "The shifts of landmarks, for all points of a head."
