@@ -171,7 +171,7 @@ def render_set(out, # folder for catalog.csv, images/, LICENSE and SHA256SUMS
                workers:int=1, # processes
                folder=None, # the assets; else FESGAN_ASSETS
                mended:bool=False, # do units go as FACS has them, or as the mesh can? The set that ships is not mended
-               varied:bool=False # does everybody move in a way of their own, see `individual`? In what ships, nobody does
+               varied:bool=False # does everybody move in a way of their own, see `individual`? What ships does not
               )->Path: # `out`; SHA256SUMS is written last
     "Render people with all expressions. Stopped at any moment, it goes on where it was."
     check_size(size)
