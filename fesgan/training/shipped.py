@@ -43,8 +43,9 @@ LIMITS = [
     ({"london", "moved"}, "The photographs it has seen show 82 adults of 18 to 54 years, two thirds of them under 30 "
      "and two thirds white, from the front, evenly lit: no children, no old people, no shadows."),
     ({"london"}, "In their own photographs these people are calm or smile; other expressions it knows from elsewhere."),
-    ({"moved"}, "To their calm photographs every expression was given by one and the same movement, taken from "
-     "rendered people, with the mouth of one. So it gives everybody the same expression, not their own.")]
+    ({"moved"}, "To their calm photographs every expression was given by one movement, taken from rendered people, "
+     "spread over each face in a way drawn at random, with the mouth of one. What it gives is the mean of that, not "
+     "anybody's own expression.")]
 ALWAYS = ("It works on faces seen from the front. The change is made at its own small size and enlarged: fine detail "
           "(teeth, single wrinkles) is not drawn, and what was there shines through.",
           "A network's smile says nothing about what a person feels.")
