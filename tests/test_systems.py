@@ -61,7 +61,7 @@ def test_numbers_out_of_range(name, value):
     (dict(lr=0), "lr=0.0 is not a number above 0"), (dict(blocks=1_000_000), "blocks=1000000 is not a whole number from 0 to 100"),
     (dict(blocks=1.5), "blocks=1.5 is not a whole number"), (dict(image_size=33), "33x33 pixels do not fit"), (dict(image_size=16, block="sarb"), "at least 20"),
     (dict(flip=2), "flip=2 is not true or false"), (dict(skip="no"), "choose one of: ultimate, none"), (dict(padding="circular"), "choose one of: None, zeros, reflect"),
-    (dict(block="sarb", dropout="blocks"), "is for residual blocks"), (dict(moves=True, skip="none"), "moves the input"), (dict(gp_step="never"), "together, alone"),
+    (dict(block="sarb", dropout="blocks"), "is for residual blocks"), (dict(moves=True, skip="none"), "moves the input"), (dict(moves=True, covers=True), "no weight of masks"), (dict(gp_step="never"), "together, alone"),
     *[({k: "x"}, f"field of usgan {k!r} is not known") for k in ("title", "citation", "phases", "name", "objective", "bloks")]])
 def test_values_that_are_refused(fields, says):
     with pytest.raises(FesganError, match=says): get_system("usgan", **fields)

@@ -186,9 +186,12 @@ class StarGANNets(SeedNets):
 
     def check(self, s)->None: # raises an explanation
         "Do the fields go together?"
-        if not s.identity or s.skip == "ultimate": return
-        raise FesganError(f"identity=True needs skip='ultimate', not {s.skip!r}: without it a last layer of zeros "
-                          "makes grey faces.")
+        if s.covers and "l_mask" not in s.fields:
+            raise FesganError(f"{s.name} has no weight of masks, so a cover would hide the whole face; covers=True is "
+                              "for usgan-paired.")
+        if s.identity and s.skip != "ultimate":
+            raise FesganError(f"identity=True needs skip='ultimate', not {s.skip!r}: without it a last layer of zeros "
+                              "makes grey faces.")
 
 # %% ../../nbs/training/01_systems.ipynb #ac5afb5f
 def new_critic(s # a System
