@@ -28,10 +28,10 @@ class Snapshot:
 
 def drawn_snapshot(u:list # seven numbers, 0 to 1
                   )->Snapshot:
-    "A camera from numbers drawn evenly: a quarter of the pictures are grey, half are sharp, half are no JPEG."
+    "From numbers drawn evenly: a quarter of the pictures are grey, half are sharp, half have no grain, half no JPEG."
     exposure,gamma,warmth,colour,blur,noise,quality = u
     return Snapshot(1.4*exposure-.8, .7*2**gamma, .3*warmth-.15, max(0., 1.6*colour-.4), max(0., 2*blur-1),
-                  .06*max(0., noise-.5), 100 if quality < .5 else round(130-100*quality))
+                    .06*max(0., noise-.5), 100 if quality < .5 else round(130-100*quality))
 
 # %% ../../nbs/data/05b_camera.ipynb #cam00008
 def taken(x:Tensor, # float (N, 3, S, S) in [-1, 1]
@@ -55,7 +55,7 @@ def rephotographed(x:Tensor, # float (B, 3, k S, S) in [-1, 1], k pictures of th
                    rng:torch.Generator, # of the stream of batches
                    p:float # probability, 0 to 1, that a row is taken by another camera
                   )->Tensor: # as x
-    "Give some rows of a batch another how."
+    "Give some rows of a batch another camera."
     if not share(p, "camera"): return x
     numbers,out,side = torch.rand(len(x), 8, generator=rng, device=rng.device).tolist(),x.clone(),x.shape[-1]
     for i,(chosen,*u) in enumerate(numbers):
