@@ -9,7 +9,7 @@ from fesgan.data.expressions import EXPRESSIONS
 from fesgan.data.faces import find_faces, find_landmarks, read_image
 from fesgan.data.meshes import assets_folder
 from fesgan.data.person import cell, draw_person
-from fesgan.data.transfer import to_marks
+from fesgan.data.transfer import individual, to_marks
 from fesgan.data.units import UNITS
 from fesgan.files import FesganError, sha256, shipped
 
@@ -178,5 +178,5 @@ def test_people_move_in_ways_of_their_own(assets, tmp_path):
     assert (rest.image == shot({}, half).image).all()
     gone = [np.linalg.norm(v.landmarks-rest.landmarks, axis=1) for v in (whole, less)]
     assert .4 < gone[1][19:25].mean()/gone[0][19:25].mean() < .6 and .9 < gone[1][48:].mean()/gone[0][48:].mean() < 1.1
-    R.render_set(tmp_path/"set", n_people=1, size=32, strengths=(1.,), varied=True)
+    R.render_set(tmp_path/"set", n_people=1, size=32, strengths=(1.,), ways=individual)
     assert json.loads((tmp_path/"set"/"settings.json").read_text())["varied"] is True

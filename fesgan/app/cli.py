@@ -283,9 +283,10 @@ def render(out:NewFaces,
            mended:Mended=False, varied:Varied=False):
     "Render faces of people who do not exist."
     from fesgan.data.rendered import render_set
+    from fesgan.data.transfer import individual
     chosen = _numbers(strengths, "--strengths")
     out = render_set(out, n_people=people, size=size, seed=seed, strengths=chosen, units=units, workers=workers,
-                     folder=assets, mended=mended, varied=varied)
+                     folder=assets, mended=mended, ways=individual if varied else None)
     typer.echo(f"Faces are in {out}. Next: fesgan prepare rendered {out} -o {out}-prepared --crop whole"
                f"{' --units'*bool(units)}")
 

@@ -22,7 +22,6 @@ from .meshes import assets_folder
 from .person import draw_camera, draw_light, draw_person, is_test
 from .pose import SINGLES, expression_aus, mixture, single_unit
 from .scene import check_size, need_vtk, render, scene
-from .transfer import individual
 from .units import UNIT_NUMBERS, UNITS
 from ..files import FesganError, Progress, atomic, own_folder, sha256, shipped, writing
 
@@ -92,12 +91,12 @@ def render_person(seed:int, # the person's number
                   size:int, # pixels
                   folder, # the assets
                   units:int=0, # as in `person_rows`
-                  mended:bool=False, varied:bool=False # see `render_set`
+                  mended:bool=False, ways=None # see `render_set`
                  )->list: # rows of the catalog
     "All pictures of one person; those that are there already stay."
     rows = person_rows(seed, strengths, units)
     where = (draw_camera(seed), draw_light(seed), size)
-    how = dict(folder=folder, mended=mended, gains=tuple(individual(seed)) if varied else None)
+    how = dict(folder=folder, mended=mended, gains=ways and tuple(ways(seed)))
     for row in rows:
         if (out/row["path"]).is_file(): continue
         aus = {n: row[u] for u,n in zip(UNITS, UNIT_NUMBERS) if row[u]}
@@ -171,16 +170,16 @@ def render_set(out, # folder for catalog.csv, images/, LICENSE and SHA256SUMS
                workers:int=1, # processes
                folder=None, # the assets; else FESGAN_ASSETS
                mended:bool=False, # do units go as FACS has them, or as the mesh can? The set that ships is not mended
-               varied:bool=False # does everybody move in a way of their own, see `individual`? What ships does not
+               ways=None # a person's number -> how much of a movement each landmark takes, see `Scene`; not given: all
               )->Path: # `out`; SHA256SUMS is written last
     "Render people with all expressions. Stopped at any moment, it goes on where it was."
     check_size(size)
     check_poses(strengths, units)
     root,out = assets_folder(folder),own_folder(out, RENDERED, "rendered faces")
-    ways = dict(mended=mended, varied=varied)
     one = functools.partial(render_person, out=out, strengths=tuple(strengths), size=size, folder=root, units=units,
-                            **ways)
-    settings = dict(size=size, renderer=versions()) | {k: True for k,v in ways.items() if v}
+                            mended=mended, ways=ways)
+    asked = dict(mended=mended, varied=ways is not None)
+    settings = dict(size=size, renderer=versions()) | {k: True for k,v in asked.items() if v}
     rows = []
     with writing(out):
         keep_settings(out/"settings.json", settings)
