@@ -189,15 +189,13 @@ def part_folder(dataset:str, # a key of `DATASETS`
     "Where one of several data sets lies."
     choose(dataset, DATASETS, "data set")
     if isinstance(folder, dict): return folder.get(dataset)
-    name,ships = DATASETS[dataset].of or dataset,dataset == "rendered"
-    if folder is None or not Path(folder).is_dir():
-        if ships: return None
-        raise FesganError(f"Several data sets need a folder that holds them all; {folder} is none.")
-    entries = sorted(Path(folder).iterdir())
+    name,there = DATASETS[dataset].of or dataset,folder is not None and Path(folder).is_dir()
+    entries = sorted(Path(folder).iterdir()) if there else []
     fitting = [p for p in entries if p.name.lower().startswith(name)]
     if folders := [p for p in fitting if p.is_dir()]: return folders[0]
     if files := [p for p in fitting if p.suffix.lower() in (".zip", ".csv")]: return files[0]
-    if ships: return None
+    if dataset == "rendered": return None
+    if not there: raise FesganError(f"Several data sets need a folder that holds them all; {folder} is none.")
     raise FesganError(f"{folder} has no folder or .zip whose name begins with {name!r}; it holds: "
                       f"{', '.join(p.name for p in entries[:8]) or 'nothing'}.")
 

@@ -124,6 +124,14 @@ class Pieces(NamedTuple):
     movement: torch.Tensor|None = None # (B, 2, H, W), see `warped`
     cover: torch.Tensor|None = None # (B, 4, H, W), a picture in [-1, 1], and how far it covers the rest, 0 to 1
 
+    def in_part(self, strength:float): # 1 is all of it
+        "Less of it, or more: shorter ways, a weaker change, a thinner cover."
+        if strength == 1: return self
+        change,movement,cover = self
+        if movement is not None: movement = strength*movement
+        if cover is not None: cover = torch.cat([cover[:, :3], (strength*cover[:, 3:]).clamp(max=1)], 1)
+        return Pieces(strength*change, movement, cover)
+
 def painted_change(x:torch.Tensor, # images, (B, 3, H, W)
                    colour:torch.Tensor, # (B, 3, H, W) in [-1, 1]
                    share:torch.Tensor # (B, 1, H, W) in [0, 1], of the paint
@@ -221,17 +229,6 @@ def parts(self:Generator, x, c)->Pieces:
     picture,mask = wide(made[:, 5:]).split([3, 1], 1)
     return Pieces(smoothed(change), movement, torch.cat([picture.tanh(), (mask + CLOSED).sigmoid()], 1))
 
-@patch
-def in_part(self:Pieces,
-            strength:float # 1 is all of it
-           )->Pieces:
-    "Less of it, or more: shorter ways, a weaker change, a thinner cover."
-    if strength == 1: return self
-    change,movement,cover = self
-    if movement is not None: movement = strength*movement
-    if cover is not None: cover = torch.cat([cover[:, :3], (strength*cover[:, 3:]).clamp(max=1)], 1)
-    return Pieces(strength*change, movement, cover)
-
 # %% ../../nbs/models/01_generator.ipynb #lxu7mqch
 @patch
 def traced(self:Generator, x, c, strength:float=1.):
@@ -272,9 +269,9 @@ def attention(self:Generator, x, c):
 @patch
 def maps(self:Generator, x, c)->dict: # name -> (B, channels, height, width)
     "Everything it can show of its work."
-    views = dict(residual=self.residual, attention=self.attention)
-    shown = {k: views[k](x, c) for k in self.shows if k in views}
     made = self.parts(x, c)
+    shown = dict(residual=difference(x, made))
+    if "attention" in self.shows: shown["attention"] = self.attention(x, c)
     if made.movement is not None: shown["movement"] = made.movement
     if made.cover is not None: shown |= dict(mask=1-made.cover[:, 3:], colour=made.cover[:, :3])
     return shown
